@@ -1,0 +1,27 @@
+"""Backtalk: the backend that talks back.
+
+The public names are resolved on first use (PEP 562), so that `import backtalk` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Backtalk", "Settings", "__version__", "caller"]
+
+if TYPE_CHECKING:
+    from backtalk.access.routes import caller
+    from backtalk.app import Backtalk
+    from backtalk.core.settings import Settings
+
+_HOMES = {
+    "Backtalk": "backtalk.app",
+    "Settings": "backtalk.core.settings",
+    "caller": "backtalk.access.routes",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'backtalk' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,126 @@
+"""What goes into a model and what comes out of it."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+
+from backtalk.domain.items import Item
+
+
+class Usage(msgspec.Struct):
+    """Tokens that one response cost, as the model server counted them."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def add(self, other: "Usage") -> None:
+        self.input_tokens += other.input_tokens
+        self.output_tokens += other.output_tokens
+        self.cached_tokens += other.cached_tokens
+        self.cache_write_tokens += other.cache_write_tokens
+        self.reasoning_tokens += other.reasoning_tokens
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """A function that a model may call. `parameters` is a JSON schema of an object."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Prompt(msgspec.Struct, kw_only=True):
+    """Everything that one model call sees.
+
+    `items` are in talk order and may hold `file_search_call` items with `results` (a list of
+    `{file_id, filename, score, text, attributes}`): retrieved text, data and never instructions.
+    `tool_choice` is "auto" | "none" | "required" | the name of one function.
+    `text_format` is OpenAI's `text.format` object. `None` leaves a setting to the model server.
+    """
+
+    model: str
+    items: list[Item]
+    instructions: str | None = None
+    tools: list[Tool] = []
+    tool_choice: str = "auto"
+    parallel_tool_calls: bool = True
+    temperature: float | None = None
+    top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    max_output_tokens: int | None = None
+    stop: list[str] | None = None
+    seed: int | None = None
+    text_format: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    user: str | None = None
+    request_id: str | None = None
+
+
+class TextDelta(msgspec.Struct, frozen=True, gc=False):
+    """More of the answer's text."""
+
+    text: str
+
+
+class RefusalDelta(msgspec.Struct, frozen=True, gc=False):
+    """More of a refusal's text."""
+
+    text: str
+
+
+class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
+    """More of the model's thinking, where it shows any."""
+
+    text: str
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
+    """Part of a tool call. The first one of an `index` carries `call_id` and `name`; `arguments` are appended."""
+
+    index: int
+    arguments: str = ""
+    call_id: str | None = None
+    name: str | None = None
+
+
+class CitationDelta(msgspec.Struct, frozen=True, gc=False):
+    """The text so far rests on this file; the citation stands where the text ends now."""
+
+    file_id: str
+    filename: str
+
+
+class Finish(msgspec.Struct, frozen=True):
+    """The model is done. Reasons: stop | length | tool_calls | content_filter. Always the last delta of a stream."""
+
+    reason: str = "stop"
+    usage: Usage | None = None
+
+
+Delta: TypeAlias = TextDelta | RefusalDelta | ReasoningDelta | ToolCallDelta | CitationDelta | Finish
+
+
+class Model(Protocol):
+    """A model as a turn sees it. Adapters live in `models/`; strangers' own need nothing but this method."""
+
+    def stream(self, prompt: Prompt) -> AsyncIterator[Sequence[Delta]]:
+        """Answers `prompt`: one sequence of deltas per network read, the last of them a `Finish`.
+
+        Raises `core.errors.UpstreamError`, `RateLimited` or `InvalidRequest`. Closing the iterator closes the
+        connection to the model server.
+        """
+        ...
+
+
+class ModelCard(msgspec.Struct, frozen=True):
+    """A model that can be called, as `GET /v1/models` lists it."""
+
+    id: str
+    owned_by: str
+    created: int = 0

@@ -1,0 +1,99 @@
+"""Errors as HTTP answers: OpenAI's envelope on our routes, FastAPI's own shapes on the user's."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from backtalk.core.errors import BacktalkError, InvalidRequest, MethodNotAllowed, NotFound, TooLarge, UnsupportedMedia
+
+log = logging.getLogger("backtalk")
+IsOurs = Callable[[str], bool]
+
+
+def render(error: BacktalkError) -> Response:
+    """The one place where an error becomes an HTTP answer."""
+    return Response(
+        msgspec.json.encode(error.envelope()),
+        status_code=error.status,
+        headers=error.headers,
+        media_type="application/json",
+    )
+
+
+def install(app: FastAPI, is_ours: IsOurs) -> None:
+    """Makes `app` render errors in OpenAI's shape on the paths that `is_ours` claims, and leaves the others alone."""
+
+    async def ours(_: Request, error: Exception) -> Response:
+        assert isinstance(error, BacktalkError)  # noqa: S101  # registered for this class
+        return render(error)
+
+    async def validation(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101
+        if not is_ours(request.url.path):
+            return await request_validation_exception_handler(request, error)
+        return render(from_validation(error.errors()))
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101
+        if not is_ours(request.url.path):
+            return await http_exception_handler(request, error)
+        return render(from_http(request, error))
+
+    async def unexpected(request: Request, error: Exception) -> Response:
+        log.error("unexpected error at %s %s", request.method, request.url.path, exc_info=error)
+        return render(BacktalkError("The server made a mistake and has logged it. Trying again may help."))
+
+    app.add_exception_handler(BacktalkError, ours)
+    app.add_exception_handler(RequestValidationError, validation)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, unexpected)
+
+
+def from_http(request: Request, error: HTTPException) -> BacktalkError:
+    """A Starlette error on one of our paths, as one of ours."""
+    if isinstance(error.__cause__, BacktalkError):  # raised while FastAPI read the body
+        return error.__cause__
+    if error.status_code == 404:
+        return NotFound(f"Unknown request URL: {request.method} {request.url.path}.", code="unknown_url")
+    if error.status_code == 405:
+        return MethodNotAllowed(f"{request.method} is not allowed on {request.url.path}.", headers=error.headers)
+    kinds: dict[int, type[BacktalkError]] = {413: TooLarge, 415: UnsupportedMedia}
+    return kinds.get(error.status_code, InvalidRequest)(str(error.detail))
+
+
+_CODES = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_parameter"}
+
+
+def from_validation(errors: Sequence[Any]) -> InvalidRequest:
+    """The first of pydantic's errors, with the exact parameter that it is about."""
+    first = errors[0]
+    param = param_of(first["loc"])
+    kind = first["type"]
+    wrong_type = kind.endswith(("_type", "_parsing")) or kind in ("int_from_float", "string_unicode")
+    code = _CODES.get(kind) or ("invalid_type" if wrong_type else "invalid_value")
+    if kind == "missing":
+        what = f"Missing required parameter: '{param}'." if param else "A JSON body is required."
+    elif kind == "extra_forbidden":
+        what = f"Unknown parameter: '{param}'."
+    elif kind == "json_invalid":
+        return InvalidRequest("The body is not valid JSON.", code=None)
+    elif kind == "value_error":
+        what = str(first["ctx"]["error"])
+    else:
+        what = f"Invalid value for '{param}': {first['msg']}." if param else f"Invalid body: {first['msg']}."
+    return InvalidRequest(what, param=param or None, code=code)
+
+
+def param_of(loc: Sequence[str | int]) -> str:
+    """`('body', 'input', 0, 'content')` as `input[0].content`."""
+    text = ""
+    for step in loc[1:]:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text

@@ -1,0 +1,10 @@
+"""One schema and one way to reach it on SQLite, PostgreSQL and MySQL/MariaDB.
+
+`Storage.read` and `Storage.write` run a *transaction function*: a plain function of a SQLAlchemy connection. Every
+query lives in a room's `store.py`; nothing outside this package opens a connection.
+"""
+
+from backtalk.storage.engine import Storage, open_storage
+from backtalk.storage.schema import Blob, Json, LongText, RowId, SmallText, metadata, table
+
+__all__ = ["Blob", "Json", "LongText", "RowId", "SmallText", "Storage", "metadata", "open_storage", "table"]

@@ -1,0 +1,10 @@
+"""API keys."""
+
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    pass

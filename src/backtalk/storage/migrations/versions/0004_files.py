@@ -1,0 +1,10 @@
+"""Uploaded files."""
+
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    pass
