@@ -1,20 +1,20 @@
 """Every error that Backtalk raises on purpose, in one tree. `http/errors.py` alone renders them.
 
-    BacktalkError                 500  server_error
-    ├── InvalidRequest            400  invalid_request_error
-    ├── Unauthorized              401  code invalid_api_key
-    ├── Forbidden                 403
-    ├── NotFound                  404
-    │   └── ModelNotFound              code model_not_found, param model
-    ├── MethodNotAllowed          405
-    ├── Conflict                  409  x-should-retry: false
-    ├── TooLarge                  413
-    ├── UnsupportedMedia          415
-    ├── Misdirected               421  a Host that is not ours
-    ├── RateLimited               429  retry-after
-    ├── UpstreamError             502  a model server failed (`reason` says how)
-    ├── Overloaded                503  retry-after: come again
-    └── StorageFull               507
+BacktalkError                 500  server_error
+├── InvalidRequest            400  invalid_request_error
+├── Unauthorized              401  code invalid_api_key
+├── Forbidden                 403
+├── NotFound                  404
+│   └── ModelNotFound              code model_not_found, param model
+├── MethodNotAllowed          405
+├── Conflict                  409  x-should-retry: false
+├── TooLarge                  413
+├── UnsupportedMedia          415
+├── Misdirected               421  a Host that is not ours
+├── RateLimited               429  retry-after
+├── UpstreamError             502  a model server failed (`reason` says how)
+├── Overloaded                503  retry-after: come again
+└── StorageFull               507
 """
 
 from collections.abc import Mapping

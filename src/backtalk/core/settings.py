@@ -41,7 +41,9 @@ class Settings(BaseSettings):
     model: str | None = Field(default=None, description="Model that answers when a request names none.")
     upstream: str | None = Field(default=None, description="Base URL of an OpenAI-compatible model server.")
     upstream_key: SecretStr | None = Field(default=None, description="Bearer token for `upstream`.")
-    upstreams: list[UpstreamSettings] = Field(default=[], description="Further model servers (`[[upstreams]]` in TOML).")
+    upstreams: list[UpstreamSettings] = Field(
+        default=[], description="Further model servers (`[[upstreams]]` in TOML)."
+    )
     models: Annotated[list[str], NoDecode] = Field(
         default=[], description="Model classes to load, as `module:attribute`, separated by commas."
     )

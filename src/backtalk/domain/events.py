@@ -12,7 +12,7 @@ import msgspec
 from backtalk.domain.items import Item, Part
 
 
-class _Event(msgspec.Struct, array_like=True):
+class _Event(msgspec.Struct, array_like=True, tag_field="tag"):
     seq: int
 
     @property
@@ -105,9 +105,7 @@ class Ended(_Event, tag="E"):
         return 1 if self.type else 0
 
 
-Event: TypeAlias = (
-    Lifecycle | ItemAdded | PartAdded | Deltas | AnnotationAdded | PartDone | ItemDone | Progress | Ended
-)
+Event: TypeAlias = Lifecycle | ItemAdded | PartAdded | Deltas | AnnotationAdded | PartDone | ItemDone | Progress | Ended
 
 TERMINAL = {"completed": "response.completed", "incomplete": "response.incomplete", "failed": "response.failed"}
 """The event that ends a response, by its status. `cancelled` has none."""

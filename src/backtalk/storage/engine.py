@@ -55,15 +55,11 @@ class Storage:
         """`sqlite`, `postgresql`, `mysql` or `mariadb`."""
         return self.engine.dialect.name
 
-    async def read(
-        self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def read(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `function(connection, …)` in a transaction of its own; it must only read."""
         return await self._run(partial(self._transact, function, args, kwargs))
 
-    async def write(
-        self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def write(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `function(connection, …)` and returns its result once the transaction is durable.
 
         The function may be run again after a deadlock, so it must have no effect but on the database.
@@ -96,9 +92,7 @@ class SQLiteStorage(Storage):
         super().__init__(_sqlite_engine(path, writer=False), READ_THREADS)
         self._writer = _GroupWriter(_sqlite_engine(path, writer=True))
 
-    async def write(
-        self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def write(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.wrap_future(self._writer.submit(lambda connection: function(connection, *args, **kwargs)))
 
     async def close(self) -> None:
@@ -217,6 +211,8 @@ def explain(error: Exception) -> Exception:
         return Overloaded("The database does not answer; try again in a moment.", retry_after=2)
     if "utf-8" in words or "surrogate" in words:
         return InvalidRequest("The text is not valid Unicode.")
+    if "nul (0x00)" in words:
+        return InvalidRequest("The text contains a NUL character.")
     return error
 
 

@@ -41,17 +41,17 @@ def Id(name: str, *args: Any, **kw: Any) -> Column[str]:  # noqa: N802  # reads 
     return Column(name, String(128), *args, **kw)
 
 
+TABLE_OPTIONS: dict[str, Any] = {
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+    "mysql_engine": "InnoDB",
+    "mariadb_charset": "utf8mb4",
+    "mariadb_collate": "utf8mb4_bin",
+    "mariadb_engine": "InnoDB",
+}
+"""What MySQL and MariaDB have to be told; `table` and the migrations' `op.create_table` pass it on."""
+
+
 def table(name: str, *columns: SchemaItem, **options: Any) -> Table:
     """A table whose text is UTF-8 and compared byte by byte on every database."""
-    return Table(
-        name,
-        metadata,
-        *columns,
-        mysql_charset="utf8mb4",
-        mysql_collate="utf8mb4_bin",
-        mysql_engine="InnoDB",
-        mariadb_charset="utf8mb4",
-        mariadb_collate="utf8mb4_bin",
-        mariadb_engine="InnoDB",
-        **options,
-    )
+    return Table(name, metadata, *columns, **TABLE_OPTIONS, **options)

@@ -1,0 +1,5 @@
+"""The `backtalk` command."""
+
+from backtalk.cli.commands import main
+
+__all__ = ["main"]

@@ -1,0 +1,162 @@
+"""`backtalk serve`: one process that owns its server, or several under uvicorn's supervisor."""
+
+import contextlib
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+from uvicorn.importer import ImportFromStringError, import_from_string
+
+from backtalk import __version__
+from backtalk.access.service import Access
+from backtalk.cli.common import fail, on_database
+from backtalk.storage import Storage
+
+OURS = "backtalk.cli.asgi:app"
+KEEP_ALIVE = 75  # seconds; longer than the clients' pools keep a connection, so that they never write into a closed one
+_WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104  # compared with, not bound to
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    app: Annotated[str | None, typer.Option(help="Your own application, as `module:attribute`.")] = None,
+    home: Annotated[Path | None, typer.Option(help="Folder of database and files (BACKTALK_HOME).")] = None,
+    reload: Annotated[bool, typer.Option("--reload", help="Restart when a source file changes.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that serve.")] = 1,
+    grace: Annotated[int, typer.Option(min=0, help="Seconds that open streams may go on after SIGTERM.")] = 30,
+    access_log: Annotated[bool, typer.Option("--access-log", help="Log every request.")] = False,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "warning",
+) -> None:
+    """Serve the API, on this machine only unless told otherwise."""
+    _configure(host, home, log_level)
+    if not _is_loopback(host):
+        _demand_key(host)
+    else:
+        on_database(_nothing)
+    sys.path.insert(0, str(Path.cwd()))
+    options: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "access_log": access_log,
+        "log_level": "info" if access_log else log_level.lower(),
+        "server_header": False,
+        "proxy_headers": False,
+        "timeout_keep_alive": KEEP_ALIVE,
+        "timeout_graceful_shutdown": grace,
+    }
+    if reload or workers > 1:
+        typer.echo(_banner(_url(host, port), []))
+        uvicorn.run(app or OURS, reload=reload, workers=None if reload else workers, **options)
+    else:
+        _serve_here(app or OURS, options)
+
+
+def _serve_here(target: str, options: dict[str, Any]) -> None:
+    """One process. The port is taken before anything is loaded, so a mistake shows at once."""
+    with contextlib.closing(_listen(options["host"], options["port"])) as listener:
+        application = _load(target)
+        url = _url(options["host"], listener.getsockname()[1])
+        server = Server(
+            uvicorn.Config(application, **options), started=lambda: typer.echo(_banner(url, _found(application)))
+        )
+        server.run(sockets=[listener])
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server; it tells when it is up, and a signal that it obeyed is no failure: exit code 0."""
+
+    def __init__(self, config: uvicorn.Config, *, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._tell_started = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self._tell_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.server_state.tasks:
+            typer.echo(
+                f"Stopping in {self.config.timeout_graceful_shutdown} s at most; Ctrl-C stops at once.", err=True
+            )
+        await super().shutdown(sockets=sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]  # a context manager either way
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
+
+
+def _configure(host: str, home: Path | None, log_level: str) -> None:
+    """Options become environment, so that worker processes and the user's own application see them too."""
+    if home is not None:
+        os.environ["BACKTALK_HOME"] = str(home.absolute())
+    if host not in _WILDCARDS and not _is_address(host) and host != "localhost":
+        os.environ["BACKTALK_HOSTS"] = ",".join(filter(None, [os.environ.get("BACKTALK_HOSTS"), host]))
+    level = logging.getLevelNamesMapping().get(log_level.upper())
+    if level is None:
+        fail(f"there is no log level '{log_level}': use debug, info, warning or error.", 2)
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+async def _nothing(_: Storage) -> None:
+    """Only opens the database and brings it up to date."""
+
+
+def _demand_key(host: str) -> None:
+    if not on_database(lambda storage: Access(storage).has_keys()):
+        fail(
+            f"{host} can be reached from other machines, and there is no API key yet. "
+            "Make one with `backtalk keys create`, or serve on 127.0.0.1.",
+            2,
+        )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        fail(f"cannot listen on {host}:{port}: {error.strerror}. Choose another with --host or --port.")
+
+
+def _load(target: str) -> Any:
+    try:
+        return import_from_string(target)
+    except ImportFromStringError as error:
+        fail(str(error).strip(), 2)
+
+
+def _is_address(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        ip_address(host)
+        return True
+    return False
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
+
+
+def _url(host: str, port: int) -> str:
+    name = "127.0.0.1" if host in _WILDCARDS else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}"
+
+
+def _found(application: Any) -> list[tuple[str, str]]:
+    """What the application says it found: models, database, embedder. Users' own applications say nothing."""
+    describe = getattr(application, "describe", None)
+    return list(describe()) if describe is not None else []
+
+
+def _banner(url: str, found: list[tuple[str, str]]) -> str:
+    lines = [*found, ("API", f"{url}/v1"), ("try it", f"{url}/docs")]
+    return "\n".join([f"Backtalk {__version__}", *(f"  {label:<9} {text}" for label, text in lines)])

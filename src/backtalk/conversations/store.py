@@ -1,0 +1,245 @@
+"""Conversations and items in SQL.
+
+Items form a tree: each knows the item that it followed on (`parent_id`), so a chain of responses is a walk from a leaf
+to the root. Within a conversation they also have a `position`: that is the order in which they were appended.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Index,
+    Integer,
+    String,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
+
+from backtalk.core.clock import now
+from backtalk.domain.items import Item
+from backtalk.http.paging import Cursor
+from backtalk.storage.schema import Id, Json, RowId, table
+
+conversations = table(
+    "conversations",
+    Column("number", RowId, primary_key=True, autoincrement=True),
+    Id("id", nullable=False, unique=True),
+    Id("project", nullable=False),
+    Column("created_at", Integer, nullable=False),
+    Column("metadata", Json, nullable=False),
+    Column("title", String(512)),
+)
+
+items = table(
+    "items",
+    Column("number", RowId, primary_key=True, autoincrement=True),
+    Id("id", nullable=False, unique=True),
+    Id("project", nullable=False),
+    Id("parent_id"),
+    Id("response_id"),
+    Column("kind", String(8), nullable=False),  # input | output
+    Id("conversation_id"),
+    Column("position", BigInteger),
+    Column("created_at", Integer, nullable=False),
+    Column("data", Json, nullable=False),
+)
+Index("ix_items_response_id", items.c.response_id, items.c.number)
+Index("ix_items_conversation_id", items.c.conversation_id, items.c.position)
+Index("ix_items_parent_id", items.c.parent_id)
+
+MAX_CHAIN = 100_000
+
+
+# ── conversations ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def create(connection: Connection, project: str, conversation_id: str, metadata: dict[str, str]) -> int:
+    """Makes an empty conversation and returns its time of creation."""
+    created = now()
+    row = {"id": conversation_id, "project": project, "created_at": created, "metadata": metadata}
+    connection.execute(insert(conversations).values(row))
+    return created
+
+
+def find(connection: Connection, project: str, conversation_id: str, *, lock: bool = False) -> Any | None:
+    """(id, created_at, metadata, title), or None. With `lock`, appends to it wait for this transaction."""
+    query = select(conversations).where(conversations.c.id == conversation_id, conversations.c.project == project)
+    return connection.execute(query.with_for_update() if lock else query).one_or_none()
+
+
+def listing(connection: Connection, project: str, cursor: Cursor) -> list[Any]:
+    """Up to `limit + 1` conversations."""
+    query = select(conversations).where(conversations.c.project == project)
+    if cursor.after:
+        number = select(conversations.c.number).where(
+            conversations.c.id == cursor.after, conversations.c.project == project
+        )
+        query = query.where(_beyond(conversations.c.number, number.scalar_subquery(), cursor.order))
+    return list(connection.execute(query.order_by(_ordered(conversations.c.number, cursor)).limit(cursor.limit + 1)))
+
+
+def set_metadata(connection: Connection, project: str, conversation_id: str, metadata: dict[str, str]) -> None:
+    query = update(conversations).where(conversations.c.id == conversation_id, conversations.c.project == project)
+    connection.execute(query.values(metadata=metadata))
+
+
+def remove(connection: Connection, project: str, conversation_id: str) -> bool:
+    """Deletes a conversation and the items that no response holds; the responses keep theirs."""
+    of_it = (items.c.conversation_id == conversation_id) & (items.c.project == project)
+    connection.execute(delete(items).where(of_it, items.c.response_id.is_(None)))
+    connection.execute(update(items).where(of_it).values(conversation_id=None, position=None))
+    gone = delete(conversations).where(conversations.c.id == conversation_id, conversations.c.project == project)
+    return connection.execute(gone).rowcount == 1
+
+
+# ── items ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def add_items(
+    connection: Connection,
+    project: str,
+    new: Sequence[Item],
+    *,
+    parent_id: str | None,
+    response_id: str | None = None,
+    kind: str = "input",
+) -> str | None:
+    """Inserts items, each following on the one before it, the first on `parent_id`. Returns the id of the last."""
+    created = now()
+    rows = []
+    for item in new:
+        rows.append(
+            {
+                "id": item["id"],
+                "project": project,
+                "parent_id": parent_id,
+                "response_id": response_id,
+                "kind": kind,
+                "created_at": created,
+                "data": item,
+            }
+        )
+        parent_id = item["id"]
+    if rows:
+        connection.execute(insert(items), rows)
+    return parent_id
+
+
+def append_to_conversation(connection: Connection, project: str, conversation_id: str, ids: Sequence[str]) -> None:
+    """Puts items at the end of a conversation, in this order. A conversation deleted meanwhile stays deleted."""
+    if find(connection, project, conversation_id, lock=True) is None:
+        return
+    last = select(func.max(items.c.position)).where(
+        items.c.conversation_id == conversation_id, items.c.project == project
+    )
+    position = connection.execute(last).scalar() or 0
+    for offset, item_id in enumerate(ids, 1):
+        query = update(items).where(items.c.id == item_id, items.c.project == project)
+        connection.execute(query.values(conversation_id=conversation_id, position=position + offset))
+
+
+def last_of_conversation(connection: Connection, project: str, conversation_id: str) -> str | None:
+    """The id of the item at a conversation's end."""
+    of_it = (items.c.conversation_id == conversation_id) & (items.c.project == project)
+    return connection.execute(
+        select(items.c.id).where(of_it).order_by(items.c.position.desc()).limit(1)
+    ).scalar_one_or_none()
+
+
+def of_conversation(connection: Connection, project: str, conversation_id: str) -> list[Item]:
+    """All items of a conversation, oldest first."""
+    of_it = (items.c.conversation_id == conversation_id) & (items.c.project == project)
+    return list(connection.execute(select(items.c.data).where(of_it).order_by(items.c.position)).scalars())
+
+
+def chain(connection: Connection, project: str, leaf_id: str | None) -> list[Item]:
+    """The items from the root of a tree down to `leaf_id`, oldest first."""
+    if leaf_id is None:
+        return []
+    columns = (items.c.id, items.c.parent_id, items.c.data)
+    mine = items.c.project == project
+    walk = select(*columns, literal(0).label("depth")).where(items.c.id == leaf_id, mine).cte("walk", recursive=True)
+    up = select(*columns, (walk.c.depth + 1).label("depth")).join(walk, items.c.id == walk.c.parent_id)
+    walk = walk.union_all(up.where(mine, walk.c.depth < MAX_CHAIN))
+    return list(connection.execute(select(walk.c.data).order_by(walk.c.depth.desc())).scalars())
+
+
+def ids_of_response(connection: Connection, project: str, response_id: str) -> list[str]:
+    """The ids of a response's input and output items, in order."""
+    of_it = (items.c.response_id == response_id) & (items.c.project == project)
+    return list(connection.execute(select(items.c.id).where(of_it).order_by(items.c.number)).scalars())
+
+
+def find_items(connection: Connection, project: str, ids: Sequence[str]) -> dict[str, Item]:
+    """The items with these ids that exist in the project."""
+    query = select(items.c.id, items.c.data).where(items.c.id.in_(ids), items.c.project == project)
+    return {row.id: row.data for row in connection.execute(query)}
+
+
+def conversation_item(connection: Connection, project: str, conversation_id: str, item_id: str) -> Item | None:
+    query = select(items.c.data).where(items.c.id == item_id, items.c.project == project)
+    return connection.execute(query.where(items.c.conversation_id == conversation_id)).scalar_one_or_none()
+
+
+def remove_from_conversation(connection: Connection, project: str, conversation_id: str, item_id: str) -> bool:
+    """Takes one item out of a conversation; what followed on it follows on its parent from then on."""
+    it = (items.c.id == item_id) & (items.c.project == project) & (items.c.conversation_id == conversation_id)
+    row = connection.execute(select(items.c.parent_id).where(it)).one_or_none()
+    if row is None:
+        return False
+    _adopt(connection, project, item_id, row.parent_id)
+    connection.execute(delete(items).where(it))
+    return True
+
+
+def list_items(
+    connection: Connection,
+    project: str,
+    cursor: Cursor,
+    *,
+    conversation_id: str | None = None,
+    response_id: str | None = None,
+) -> list[Item]:
+    """Up to `limit + 1` items of a conversation, or of a response's input."""
+    if conversation_id is not None:
+        order, of_it = items.c.position, items.c.conversation_id == conversation_id
+    else:
+        order, of_it = items.c.number, (items.c.response_id == response_id) & (items.c.kind == "input")
+    query = select(items.c.data).where(items.c.project == project, of_it)
+    if cursor.after:
+        seen = select(order).where(items.c.id == cursor.after, items.c.project == project, of_it)
+        query = query.where(_beyond(order, seen.scalar_subquery(), cursor.order))
+    return list(connection.execute(query.order_by(_ordered(order, cursor)).limit(cursor.limit + 1)).scalars())
+
+
+def forget_response(connection: Connection, project: str, response_id: str) -> None:
+    """Removes the items that only a response held; those in a conversation stay in it."""
+    of_it = (items.c.response_id == response_id) & (items.c.project == project)
+    rows = connection.execute(
+        select(items.c.id, items.c.parent_id).where(of_it, items.c.conversation_id.is_(None)).order_by(items.c.number)
+    ).all()
+    for row in reversed(rows):
+        _adopt(connection, project, row.id, row.parent_id)
+    connection.execute(delete(items).where(of_it, items.c.conversation_id.is_(None)))
+    connection.execute(update(items).where(of_it).values(response_id=None))
+
+
+def _adopt(connection: Connection, project: str, item_id: str, parent_id: str | None) -> None:
+    """The children of an item that goes away become its parent's."""
+    children = update(items).where(items.c.parent_id == item_id, items.c.project == project)
+    connection.execute(children.values(parent_id=parent_id))
+
+
+def _beyond(column: Any, value: Any, order: str) -> Any:
+    return column < value if order == "desc" else column > value
+
+
+def _ordered(column: Any, cursor: Cursor) -> Any:
+    return column.desc() if cursor.order == "desc" else column.asc()

@@ -1,0 +1,97 @@
+"""The live end of one log: the newest events in memory, and the readers that wait for more."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+
+from backtalk.domain.events import Deltas, Ended, Event
+
+RING_EVENTS = 2048
+
+
+class Channel:
+    """A bounded ring of events. A reader is a cursor: one that falls off the ring goes on in the database.
+
+    `keep_all` makes the ring unbounded, for a log that has no database behind it.
+    """
+
+    def __init__(self, *, keep_all: bool = False) -> None:
+        self._ring: deque[Event] = deque(maxlen=None if keep_all else RING_EVENTS)
+        self._count = 0  # events ever published; the ring holds the last len(ring) of them
+        self._waiters: set[asyncio.Future[None]] = set()
+        self.closed = False
+
+    def publish(self, events: Sequence[Event]) -> None:
+        """Adds events that are durable, and wakes the readers."""
+        self._ring.extend(events)
+        self._count += len(events)
+        if events and type(events[-1]) is Ended:
+            self.closed = True
+        self._wake()
+
+    def close(self) -> None:
+        """No more will come from this process (it ended, or another one took the run over)."""
+        self.closed = True
+        self._wake()
+
+    def position(self, after: int) -> int | None:
+        """Where a reader that has seen up to sequence number `after` starts; None when that has left the ring."""
+        index = self._count
+        for event in reversed(self._ring):
+            if event.seq + event.span - 1 <= after and type(event) is not Ended:
+                return index
+            index -= 1
+        return 0 if index == 0 else None
+
+    def since(self, position: int) -> list[Event] | None:
+        """Events from `position` on; None when some of them have left the ring."""
+        start = position - (self._count - len(self._ring))
+        if start < 0:
+            return None
+        return [self._ring[i] for i in range(start, len(self._ring))]
+
+    async def wait(self) -> None:
+        """Returns when something was published or the channel closed."""
+        if self.closed:
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+def clip(events: Sequence[Event], after: int) -> list[Event]:
+    """The events above sequence number `after`, the end mark included. A run of deltas is cut where `after` falls."""
+    clipped: list[Event] = []
+    for event in events:
+        if type(event) is Deltas and event.seq <= after < event.seq + event.span - 1:
+            rest = event.deltas[after + 1 - event.seq :]
+            clipped.append(msgspec.structs.replace(event, seq=after + 1, deltas=rest))
+        elif event.seq + event.span - 1 > after or type(event) is Ended:
+            clipped.append(event)
+    return clipped
+
+
+def merge(events: Sequence[Event]) -> list[Event]:
+    """The same events in fewer structs: neighbouring runs of deltas become one. The wire form does not change."""
+    merged: list[Event] = []
+    for event in events:
+        last = merged[-1] if merged else None
+        if type(event) is Deltas and type(last) is Deltas and _same_run(last, event):
+            last.deltas.extend(event.deltas)
+        else:
+            merged.append(event)
+    return merged
+
+
+def _same_run(last: Deltas, event: Deltas) -> bool:
+    return (last.kind, last.item_id, last.part_index) == (event.kind, event.item_id, event.part_index)

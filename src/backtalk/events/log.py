@@ -1,0 +1,301 @@
+"""Appending with group commit, reading from a cursor, and taking over what a dead process left."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import msgspec
+
+from backtalk.core.errors import NotFound
+from backtalk.core.owner import is_dead
+from backtalk.domain.events import Ended, Event
+from backtalk.events import store
+from backtalk.events.channel import Channel
+from backtalk.storage import Storage
+
+log = logging.getLogger("backtalk.events")
+
+LEASE_SECONDS = 10.0
+RENEW_SECONDS = 3.0
+POLL_SECONDS = 0.1
+Fenced = store.FencedError
+
+
+class Writer:
+    """The one who may append to a log: it holds the lease, under an attempt number that fences off all others."""
+
+    def __init__(self, log: "Log", project: str, response_id: str, attempt: int = 1) -> None:
+        self.project = project
+        self.response_id = response_id
+        self.attempt = attempt
+        self.channel = Channel()
+        self.rows: list[int] = []
+        self._log = log
+
+    async def append(self, events: list[Event], *, also: store.Also | None = None) -> None:
+        """Returns once the events, and what `also` did, are durable; readers wake then. Raises `Fenced`.
+
+        An `Ended` event at the end closes the log.
+        """
+        ends = bool(events) and type(events[-1]) is Ended
+        await self._log.commit(self, events, also=also, ends=ends)
+
+    def abandon(self) -> None:
+        """Gives the lease up without an end: someone recovers the run when the lease has run out."""
+        self._log.release(self)
+
+
+class EphemeralWriter:
+    """A writer whose log lives in memory only (`store: false`): not durable, not resumable, gone at the end."""
+
+    def __init__(self) -> None:
+        self.channel = Channel(keep_all=True)
+
+    async def append(self, events: list[Event], *, also: store.Also | None = None) -> None:
+        self.channel.publish(events)
+
+    def abandon(self) -> None:
+        self.channel.close()
+
+    async def read(self) -> AsyncGenerator[list[Event], None]:
+        position = 0
+        while True:
+            events = self.channel.since(position) or []
+            position += len(events)
+            if events:
+                yield events
+            elif self.channel.closed:
+                return
+            else:
+                await self.channel.wait()
+
+
+def ephemeral() -> EphemeralWriter:
+    """A log for a response that is not to be stored."""
+    return EphemeralWriter()
+
+
+class Dead(msgspec.Struct, frozen=True):
+    """A log whose owner is gone."""
+
+    project: str
+    response_id: str
+    attempt: int
+
+
+class Log:
+    """All logs of one database. `gap`: least seconds between the starts of two commits; an idle server commits at once.
+
+    With `behind`, appends return before they are durable and readers see events before the commit.
+    """
+
+    def __init__(self, storage: Storage, owner: str, *, gap: float = 0.01, behind: bool = False) -> None:
+        self.storage = storage
+        self.owner = owner
+        self._gap = gap
+        self._behind = behind
+        self._live: dict[str, Writer] = {}
+        self._queue: list[tuple[store.Entry, Writer, asyncio.Future[None]]] = []
+        self._committing: asyncio.Task[None] | None = None
+        self._last_start = 0.0
+        self._renewing: asyncio.Task[None] | None = None
+        self._compacting: set[asyncio.Task[None]] = set()
+
+    # ── the life of the log ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def start(self) -> None:
+        self._renewing = asyncio.create_task(self._renew_for_ever())
+        for row in await self.storage.read(store.ended_logs):
+            await self.storage.write(store.compact, row.project, row.id)
+
+    async def stop(self) -> None:
+        if self._renewing:
+            self._renewing.cancel()
+        while self._committing or self._compacting:
+            tasks = [*self._compacting, *([self._committing] if self._committing else [])]
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in list(self._live.values()):
+            self.release(writer)
+
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def open(self, project: str, response_id: str, events: list[Event], also: store.Also) -> Writer:
+        """A new log with its first events, durable together with what `also` writes (the response's own row)."""
+        writer = Writer(self, project, response_id)
+        self._live[response_id] = writer
+        try:
+            await self.commit(writer, events, also=also, opens=True)
+        except BaseException:
+            self.release(writer)
+            raise
+        return writer
+
+    async def commit(
+        self,
+        writer: Writer,
+        events: list[Event],
+        *,
+        also: store.Also | None = None,
+        opens: bool = False,
+        ends: bool = False,
+    ) -> None:
+        """Queues events for the next group commit and awaits it. Use `Writer.append`."""
+        lease = store.Lease(self.owner, time.time() + LEASE_SECONDS) if opens else None
+        entry = store.Entry(writer.project, writer.response_id, writer.attempt, events, also, lease, ends)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append((entry, writer, future))
+        if self._committing is None:
+            self._committing = asyncio.create_task(self._commit_queued())
+        if self._behind and not (opens or ends or also):
+            writer.channel.publish(events)
+            future.add_done_callback(_retrieve)
+        else:
+            await future
+
+    async def _commit_queued(self) -> None:
+        try:
+            while self._queue:
+                wait = self._last_start + self._gap - time.monotonic()
+                if wait > 0:
+                    await asyncio.sleep(wait)
+                self._last_start = time.monotonic()
+                group, self._queue = self._queue, []
+                await self._commit_group(group)
+        finally:
+            self._committing = None
+
+    async def _commit_group(self, group: list[tuple[store.Entry, Writer, asyncio.Future[None]]]) -> None:
+        outcomes: Sequence[Any]
+        try:
+            outcomes = await self.storage.write(store.commit, [entry for entry, _, _ in group])
+        except Exception as error:
+            outcomes = [error] * len(group)
+        for (entry, writer, future), outcome in zip(group, outcomes, strict=True):
+            self._settle(entry, writer, future, outcome)
+
+    def _settle(self, entry: store.Entry, writer: Writer, future: asyncio.Future[None], outcome: Any) -> None:
+        """Tells the run and the readers how the commit of one entry went."""
+        if isinstance(outcome, Exception):
+            if isinstance(outcome, Fenced):
+                self.release(writer)
+            if not future.done():
+                future.set_exception(outcome)
+            return
+        if outcome:
+            writer.rows.append(outcome)
+        if not self._behind or entry.opens or entry.ends or entry.also:
+            writer.channel.publish(entry.events)
+        if entry.ends:
+            self._ended(writer)
+        if not future.done():
+            future.set_result(None)
+
+    def _ended(self, writer: Writer) -> None:
+        self.release(writer)
+        task = asyncio.create_task(self._compact(writer))
+        self._compacting.add(task)
+        task.add_done_callback(self._compacting.discard)
+
+    async def _compact(self, writer: Writer) -> None:
+        """Tidies up after the end. What fails here is tried again at the next start."""
+        with contextlib.suppress(Exception):
+            await self.storage.write(store.compact, writer.project, writer.response_id, writer.rows)
+
+    def release(self, writer: Writer) -> None:
+        """This process writes the log no more: the lease is not renewed, readers go on in the database."""
+        if self._live.get(writer.response_id) is writer:
+            del self._live[writer.response_id]
+        writer.channel.close()
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def read(self, project: str, response_id: str, after: int = -1) -> AsyncGenerator[list[Event], None]:
+        """Events above sequence number `after`, as they become durable, until the end. Raises NotFound.
+
+        The first struct may begin at or below `after` where it stands for several events (`Event.span`).
+        """
+        row = 0
+        while True:
+            writer = self._live.get(response_id)
+            if writer and writer.project == project and (position := writer.channel.position(after)) is not None:
+                async for events in _follow(writer.channel, position):
+                    after = _last(events, after)
+                    yield events
+                    if type(events[-1]) is Ended:
+                        return
+                if response_id in self._live and self._live[response_id] is writer:
+                    continue  # it fell off the ring
+            found = await self.storage.read(store.read, project, response_id, after, row)
+            if found is None:
+                raise NotFound(f"Response with id '{response_id}' not found.")
+            row = found.row
+            if found.events:
+                after = _last(found.events, after)
+                yield found.events
+                if type(found.events[-1]) is Ended:
+                    return
+            elif found.ended:
+                return
+            elif response_id not in self._live:
+                await asyncio.sleep(POLL_SECONDS)  # another process writes it
+
+    # ── leases ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _renew_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            if self._live:
+                with contextlib.suppress(Exception):  # a database that is away: tried again in a moment
+                    await self.storage.write(store.renew, self.owner, list(self._live), time.time() + LEASE_SECONDS)
+
+    async def find_dead(self) -> list[Dead]:
+        """Logs whose writer is gone: its lease ran out, or it ran on this machine and its process is no more."""
+        now = time.time()
+        rows = await self.storage.read(store.open_logs)
+        return [
+            Dead(row.project, row.id, row.attempt)
+            for row in rows
+            if row.id not in self._live and (row.lease_until < now or is_dead(row.owner, self.owner))
+        ]
+
+    async def find_running(self, project: str, response_id: str) -> Dead | None:
+        """An open log, whoever writes it: what `take_over` needs to cancel it."""
+        rows = await self.storage.read(store.open_logs, response_id)
+        return next((Dead(row.project, row.id, row.attempt) for row in rows if row.project == project), None)
+
+    async def take_over(self, dead: Dead) -> Writer | None:
+        """The right to write on where a dead process stopped; None when another process was quicker."""
+        lease = store.Lease(self.owner, time.time() + LEASE_SECONDS)
+        if not await self.storage.write(store.take_over, dead.response_id, dead.project, dead.attempt, lease):
+            return None
+        return Writer(self, dead.project, dead.response_id, dead.attempt + 1)
+
+    async def events(self, project: str, response_id: str) -> list[Event]:
+        """All that is in a log now."""
+        found = await self.storage.read(store.read, project, response_id, -1, 0)
+        return found.events if found else []
+
+
+async def _follow(channel: Channel, position: int) -> AsyncGenerator[list[Event], None]:
+    """Batches from a live channel until it closes, or until the reader falls off its ring."""
+    while (events := channel.since(position)) is not None:
+        position += len(events)
+        if events:
+            yield events
+        elif channel.closed:
+            return
+        else:
+            await channel.wait()
+
+
+def _last(events: Sequence[Event], after: int) -> int:
+    return max(after, events[-1].seq + events[-1].span - 1)
+
+
+def _retrieve(future: "asyncio.Future[None]") -> None:
+    """Marks a failure as seen; durability `behind` has nobody to tell but the log."""
+    if not future.cancelled() and (error := future.exception()):
+        log.error("events were shown but could not be stored: %s", error)

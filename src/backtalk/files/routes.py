@@ -1,0 +1,87 @@
+"""`/v1/files`, as OpenAI's SDKs call it."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Depends, File, Form, Query, UploadFile
+from starlette.responses import FileResponse, Response
+
+from backtalk.access.routes import caller
+from backtalk.core.errors import InvalidRequest, NotFound
+from backtalk.domain.caller import Caller
+from backtalk.files.service import Files
+from backtalk.files.store import FileRecord
+from backtalk.http.paging import After, Cursor, Limit10000, Order, page
+from backtalk.http.route import JSON, router
+
+Who = Annotated[Caller, Depends(caller)]
+Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data"]
+Anchor = Annotated[Literal["created_at"] | None, Form(alias="expires_after[anchor]")]
+Seconds = Annotated[int | None, Form(alias="expires_after[seconds]", ge=3600, le=2_592_000)]
+
+# What a user uploaded is never rendered as a page of ours.
+_SAFE = {"content-security-policy": "sandbox", "x-content-type-options": "nosniff"}
+
+
+def routes(files: Files) -> APIRouter:
+    """The routes of this room over its service."""
+    api = router(tags=["Files"])
+
+    @api.post("/v1/files", summary="Upload a file", response_model=None)
+    async def create(
+        who: Who,
+        file: Annotated[UploadFile, File(description="The file, at most `max_upload` bytes.")],
+        purpose: Annotated[Purpose, Form(description="What the file is for.")],
+        anchor: Anchor = None,
+        seconds: Seconds = None,
+    ) -> Response:
+        _check_expiry(anchor, seconds)
+        record = await files.create(who.project, file.filename or "", file.file, purpose=purpose, expires_in=seconds)
+        return JSON(wire(record))
+
+    @api.get("/v1/files", summary="List files", response_model=None)
+    async def listing(
+        who: Who,
+        limit: Limit10000 = 10_000,
+        order: Order = "desc",
+        after: After = None,
+        purpose: Annotated[str | None, Query(description="Only files of this purpose.")] = None,
+    ) -> Response:
+        records = await files.list(who.project, Cursor(limit, order, after), purpose)
+        return JSON(page([wire(record) for record in records], limit))
+
+    @api.get("/v1/files/{file_id}", summary="Get a file's record", response_model=None)
+    async def get(who: Who, file_id: str) -> Response:
+        return JSON(wire(await files.get(who.project, file_id)))
+
+    @api.delete("/v1/files/{file_id}", summary="Delete a file", response_model=None)
+    async def delete(who: Who, file_id: str) -> Response:
+        await files.delete(who.project, file_id)
+        return JSON({"id": file_id, "object": "file", "deleted": True})
+
+    @api.get("/v1/files/{file_id}/content", summary="Get a file's bytes", response_model=None)
+    async def content(who: Who, file_id: str) -> Response:
+        record = await files.get(who.project, file_id)
+        path = files.path(who.project, file_id)
+        if not path.is_file():  # deleted a moment ago
+            raise NotFound(f"No such File object: {file_id}", param="id")
+        return FileResponse(path, filename=record.filename, media_type="application/octet-stream", headers=_SAFE)
+
+    return api
+
+
+def wire(record: FileRecord) -> dict[str, Any]:
+    """OpenAI's File object."""
+    fields = msgspec.structs.asdict(record)
+    del fields["project"]
+    return {**fields, "object": "file", "status": "processed", "status_details": None}
+
+
+def _check_expiry(anchor: str | None, seconds: int | None) -> None:
+    for given, other in ((anchor, "seconds"), (seconds, "anchor")):
+        if given is not None and (anchor is None or seconds is None):
+            raise InvalidRequest(
+                f"Missing required parameter: 'expires_after[{other}]'.",
+                param=f"expires_after[{other}]",
+                code="missing_required_parameter",
+            )

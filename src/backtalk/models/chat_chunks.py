@@ -1,0 +1,239 @@
+"""The chunks of a Chat Completions stream as deltas. Tolerant: fields may lack, be null or be unknown."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from backtalk.core.errors import UpstreamError
+from backtalk.core.ids import new_id
+from backtalk.domain.model import (
+    CitationDelta,
+    Delta,
+    Finish,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
+from backtalk.models.chat_body import Source
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Message(msgspec.Struct):
+    content: str | list[Any] | None = None
+    reasoning_content: str | None = None
+    reasoning: Any = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int | None = None
+    delta: _Message | None = None
+    message: _Message | None = None
+    finish_reason: str | None = None
+
+
+class _InputDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+
+
+class _OutputDetails(msgspec.Struct):
+    reasoning_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _InputDetails | None = None
+    completion_tokens_details: _OutputDetails | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: Any = None
+    object: str | None = None
+    message: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Chunk, strict=False).decode
+_REASONS = {
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+    "safety": "content_filter",
+}
+_MARK = re.compile(r"\[(\d{1,4})\]")
+_LONGEST_MARK = 6
+
+
+class ChatDeltas:
+    """Turns the data of events into deltas, and knows how the stream stands.
+
+    `server` names the model server in errors. `sources` are the files behind the numbers that the prompt gave to its
+    passages: where the text says `[2]`, a citation of the second follows.
+    """
+
+    def __init__(self, server: str, sources: Sequence[Source] = ()) -> None:
+        self.done = False
+        self.reason: str | None = None
+        self._server = server
+        self._usage: Usage | None = None
+        self._failure: UpstreamError | None = None
+        self._calls: dict[int, str] = {}
+        self._marks = _Marks(sources) if sources else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the model said that it is done, or the server that the stream is."""
+        return self.done or self.reason is not None
+
+    def feed(self, events: Sequence[bytes]) -> list[Delta]:
+        """The deltas of what one network read brought. What came before a broken chunk is given; `check` then raises."""
+        out: list[Delta] = []
+        try:
+            for data in events:
+                if data == b"[DONE]":
+                    self.done = True
+                    break
+                if data:
+                    self._chunk(self._parse(data), out)
+        except UpstreamError as error:
+            if not out:
+                raise
+            self._failure = error
+        return out
+
+    def check(self) -> None:
+        """Raises the UpstreamError that `feed` has met."""
+        if self._failure:
+            raise self._failure
+
+    def finish(self) -> Finish:
+        """The end. Raises UpstreamError upstream_protocol_error when the stream ended before the model did."""
+        if not self.complete:
+            raise self._nonsense("ended its stream before the answer was complete")
+        reason = _REASONS.get((self.reason or "stop").lower(), "stop")
+        if self._calls and reason == "stop":
+            reason = "tool_calls"
+        return Finish(reason, self._usage)
+
+    def _parse(self, data: bytes) -> _Chunk:
+        try:
+            return _decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise self._nonsense(f"sent a chunk that cannot be read ({error})") from error
+
+    def _chunk(self, chunk: _Chunk, out: list[Delta]) -> None:
+        if chunk.error or chunk.object == "error":
+            raise self._failed(chunk)
+        if chunk.usage:
+            self._usage = _usage(chunk.usage)
+        for choice in chunk.choices or ():
+            if choice.index:
+                continue
+            if message := choice.delta or choice.message:
+                self._message(message, out)
+            if choice.finish_reason:
+                self.reason = choice.finish_reason
+
+    def _message(self, message: _Message, out: list[Delta]) -> None:
+        thought = message.reasoning_content or message.reasoning
+        if thought and isinstance(thought, str):
+            out.append(ReasoningDelta(thought))
+        if message.content:
+            if isinstance(message.content, str):
+                self._text(message.content, out)
+            else:
+                self._parts(message.content, out)
+        if message.refusal:
+            out.append(RefusalDelta(message.refusal))
+        out.extend(map(self._call, message.tool_calls or ()))
+
+    def _text(self, text: str, out: list[Delta]) -> None:
+        out.append(TextDelta(text))
+        if self._marks:
+            out.extend(self._marks.citations(text))
+
+    def _parts(self, parts: list[Any], out: list[Delta]) -> None:
+        """Content as a list of parts, as Mistral sends it when the model thinks."""
+        for part in parts:
+            match part:
+                case {"text": str(text)}:
+                    self._text(text, out)
+                case {"thinking": [*thoughts]}:
+                    out.extend(ReasoningDelta(t["text"]) for t in thoughts if isinstance(t, dict) and t.get("text"))
+
+    def _call(self, call: _ToolCall) -> ToolCallDelta:
+        function = call.function or _Function()
+        index = self._index(call)
+        arguments = function.arguments or ""
+        if not isinstance(arguments, str):
+            arguments = msgspec.json.encode(arguments).decode()
+        if index in self._calls:
+            return ToolCallDelta(index, arguments)
+        self._calls[index] = call.id or new_id("call")
+        return ToolCallDelta(index, arguments, call_id=self._calls[index], name=function.name or "")
+
+    def _index(self, call: _ToolCall) -> int:
+        """Servers that send whole calls leave the index out or repeat it: another id or name is another call."""
+        index = call.index
+        if index is None:
+            index = max(self._calls, default=0)
+        new = call.id and call.function and call.function.name and index in self._calls
+        return max(self._calls) + 1 if new and call.id != self._calls[index] else index
+
+    def _failed(self, chunk: _Chunk) -> UpstreamError:
+        error = chunk.error
+        message = error.get("message") if isinstance(error, dict) else error or chunk.message
+        return UpstreamError(f"{self._server} failed: {message or 'it gave no reason'}")
+
+    def _nonsense(self, what: str) -> UpstreamError:
+        return UpstreamError(f"{self._server} {what}.", reason="upstream_protocol_error")
+
+
+class _Marks:
+    """Finds `[n]` in text that comes in pieces."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+        self._tail = ""
+
+    def citations(self, text: str) -> list[Delta]:
+        start = len(self._tail)
+        known = self._tail + text
+        self._tail = known[-_LONGEST_MARK:]
+        if "]" not in text:
+            return []
+        numbers = [int(mark[1]) for mark in _MARK.finditer(known) if mark.end() > start]
+        return [CitationDelta(*self._sources[n - 1]) for n in numbers if 0 < n <= len(self._sources)]
+
+
+def _usage(usage: _Usage) -> Usage:
+    given = usage.prompt_tokens_details or _InputDetails()
+    made = usage.completion_tokens_details or _OutputDetails()
+    return Usage(
+        input_tokens=usage.prompt_tokens or 0,
+        output_tokens=usage.completion_tokens or 0,
+        cached_tokens=given.cached_tokens or 0,
+        cache_write_tokens=given.cache_write_tokens or 0,
+        reasoning_tokens=made.reasoning_tokens or 0,
+    )

@@ -1,0 +1,91 @@
+"""What a model server's error answer means to our client. No message of ours ever holds a key."""
+
+import re
+from typing import Any
+
+import msgspec
+
+from backtalk.core.errors import BacktalkError, InvalidRequest, ModelNotFound, RateLimited, UpstreamError
+from backtalk.http.egress import Reply
+from backtalk.models.base import Upstream
+from backtalk.models.retry import may_pass, retry_after
+
+_TOO_LONG = re.compile(
+    r"context[ _-]?(length|window|size)|maximum context|too many (input )?tokens|(prompt|input) is too long"
+    r"|exceeds? the (available|maximum) (context|number of tokens)",
+    re.IGNORECASE,
+)
+
+
+class Problem(msgspec.Struct):
+    """An error body, whatever its shape, as the fields of OpenAI's."""
+
+    message: str = ""
+    param: str | None = None
+    code: str | None = None
+
+
+async def refusal(reply: Reply, upstream: Upstream, model: str) -> BacktalkError:
+    """The error for an answer that is not 200."""
+    problem = _problem(await reply.body(), upstream)
+    where = f"The model server '{upstream.name}'"
+    match reply.status:
+        case 400 | 413 | 422:
+            return _invalid(problem, where)
+        case 401 | 403:
+            return UpstreamError(
+                f"{where} ({reply.origin}) refused the key that this server holds for it ({reply.status}). "
+                "Whoever runs this server must set a valid key for it."
+            )
+        case 404:
+            if problem.message:
+                return ModelNotFound(model)
+            return UpstreamError(f"{where} has nothing at {upstream.url}: is the base URL right, with its /v1?")
+        case 429:
+            return _limited(problem, where, retry_after(reply.headers))
+    said = f": {problem.message}" if problem.message else "."
+    status = 503 if reply.status in (503, 529) else 502
+    hint = {"retry-after": "2", "retry-after-ms": "2000"} if may_pass(reply.status) else None
+    return UpstreamError(f"{where} answered with status {reply.status}{said}", status=status, headers=hint)
+
+
+def _invalid(problem: Problem, where: str) -> InvalidRequest:
+    message = problem.message or f"{where} refused the request without a reason."
+    code = problem.code
+    if code == "context_length_exceeded" or _TOO_LONG.search(problem.message):
+        code = "context_length_exceeded"
+    return InvalidRequest(message, param=problem.param, code=code)
+
+
+def _limited(problem: Problem, where: str, after: float | None) -> RateLimited:
+    said = problem.message or "it gave no reason"
+    error = RateLimited(f"{where} limits the rate of requests: {said}", retry_after=1.0 if after is None else after)
+    if problem.code == "insufficient_quota":
+        error.code = problem.code
+    return error
+
+
+def _problem(body: bytes, upstream: Upstream) -> Problem:
+    try:
+        problem = _read(msgspec.json.decode(body))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Problem()
+    if upstream.api_key:
+        problem.message = problem.message.replace(upstream.api_key, "***")
+    return problem
+
+
+def _read(body: Any) -> Problem:
+    if isinstance(body, list) and body:  # Google wraps its error in a list
+        body = body[0]
+    if not isinstance(body, dict):
+        return Problem()
+    error = body.get("error", body)
+    if not isinstance(error, dict):
+        return Problem(str(error))
+    message = error.get("message") or error.get("detail") or error.get("msg") or ""
+    return Problem(str(message), _string(error.get("param")), _string(error.get("code")))
+
+
+def _string(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,265 @@
+"""The body of `POST /v1/chat/completions`, and how it becomes a turn."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, WithJsonSchema
+
+from backtalk.core.errors import InvalidRequest
+from backtalk.domain.caller import Caller
+from backtalk.domain.intake import take_items, take_metadata
+from backtalk.domain.items import Item
+from backtalk.domain.turn import TurnRequest
+
+_OBJECTS = {"type": "array", "items": {"type": "object", "additionalProperties": True}}
+
+
+class CreateChatCompletion(BaseModel):
+    """Messages in, one message out."""
+
+    messages: Annotated[Any, WithJsonSchema(_OBJECTS)] = Field(description="The talk so far, oldest first.")
+    model: str | None = Field(default=None, description="A model id of `GET /v1/models`. Default: this server's.")
+    stream: bool | None = Field(default=None, description="Server-sent events instead of one JSON answer.")
+    stream_options: dict[str, Any] | None = Field(
+        default=None, description="`include_usage`: one more chunk at the end."
+    )
+    store: bool | None = Field(default=None, description="Keep the completion in the log.")
+    n: int | None = Field(default=None, ge=1, le=1, description="One choice.")
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1, description="Wins over `max_tokens`.")
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    stop: Any = Field(default=None, description="A string, or up to four.")
+    seed: int | None = None
+    tools: Annotated[Any, WithJsonSchema(_OBJECTS)] = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    response_format: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    metadata: Any = None
+    user: str | None = None
+    safety_identifier: str | None = None
+
+    model_config = {
+        "extra": "allow",
+        "json_schema_extra": {"examples": [{"messages": [{"role": "user", "content": "Hello!"}]}]},
+    }
+
+
+def to_turn(body: CreateChatCompletion, caller: Caller, request_id: str | None) -> TurnRequest:
+    """The turn that a body asks for. Raises InvalidRequest for what pydantic could not see."""
+    if body.stream_options is not None and not body.stream:
+        raise InvalidRequest(
+            "'stream_options' is only allowed with 'stream: true'.", param="stream_options", code="invalid_value"
+        )
+    tools = _tools(body.tools)
+    limit = body.max_completion_tokens or body.max_tokens
+    choice = _tool_choice(body.tool_choice, tools)
+    return TurnRequest(
+        caller=caller,
+        model=body.model or "",
+        input=take_messages(body.messages),
+        head=_head(body, tools, choice, limit),
+        store=bool(body.store),
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=body.parallel_tool_calls is not False,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        max_output_tokens=limit,
+        stop=_stop(body.stop),
+        seed=body.seed,
+        text_format=_format(body.response_format),
+        reasoning_effort=body.reasoning_effort,
+        user=body.safety_identifier or body.user,
+        request_id=request_id,
+    )
+
+
+def _head(body: CreateChatCompletion, tools: list[dict[str, Any]], choice: Any, limit: int | None) -> dict[str, Any]:
+    """A stored completion can be read as a Response too."""
+    return {
+        "id": None,
+        "created_at": None,
+        "background": False,
+        "instructions": None,
+        "max_output_tokens": limit,
+        "max_tool_calls": None,
+        "model": body.model,
+        "parallel_tool_calls": body.parallel_tool_calls is not False,
+        "previous_response_id": None,
+        "prompt_cache_key": None,
+        "reasoning": {"effort": body.reasoning_effort, "summary": None},
+        "safety_identifier": body.safety_identifier,
+        "service_tier": "default",
+        "store": bool(body.store),
+        "temperature": 1.0 if body.temperature is None else body.temperature,
+        "text": {"format": _format(body.response_format) or {"type": "text"}},
+        "tool_choice": choice,
+        "tools": tools,
+        "top_logprobs": 0,
+        "top_p": 1.0 if body.top_p is None else body.top_p,
+        "presence_penalty": body.presence_penalty or 0.0,
+        "frequency_penalty": body.frequency_penalty or 0.0,
+        "truncation": "disabled",
+        "metadata": take_metadata(body.metadata),
+    }
+
+
+def take_messages(value: Any) -> list[Item]:
+    """Chat messages as items: tool calls and their results become items of their own."""
+    if not isinstance(value, list):
+        raise InvalidRequest(
+            "Invalid type for 'messages': expected an array of messages.", param="messages", code="invalid_type"
+        )
+    if not value:
+        raise InvalidRequest("'messages' is empty: send at least one.", param="messages", code="invalid_value")
+    items: list[Item] = []
+    for i, message in enumerate(value):
+        items += _message(message, f"messages[{i}]")
+    return items
+
+
+def _message(message: Any, param: str) -> list[Item]:
+    if not isinstance(message, dict):
+        raise InvalidRequest(f"Invalid type for '{param}': expected an object.", param=param, code="invalid_type")
+    if message.get("role") in ("tool", "function"):
+        return [_tool_message(message, param)]
+    items: list[Item] = []
+    content = message.get("content")
+    if content is not None and content != "":
+        item = {"type": "message", "role": message.get("role"), "content": _content(content, message, param)}
+        items += _take(item, param)
+    elif not message.get("tool_calls"):
+        items += _take({"type": "message", "role": message.get("role"), "content": content}, param)
+    for i, call in enumerate(message.get("tool_calls") or ()):
+        items += _take(_call(call, f"{param}.tool_calls[{i}]"), param)
+    return items
+
+
+def _take(item: Item, param: str) -> list[Item]:
+    """Checks one item; what is wrong with it is told in the words of the message that it came from."""
+    try:
+        return take_items([item], "messages")
+    except InvalidRequest as error:
+        path = (error.param or "").replace("messages[0]", param, 1)
+        raise InvalidRequest(error.message.replace("messages[0]", param), param=path, code=error.code) from None
+
+
+def _content(content: Any, message: dict[str, Any], param: str) -> Any:
+    if not isinstance(content, list):
+        return content
+    return [_part(part, message.get("role"), f"{param}.content[{i}]") for i, part in enumerate(content)]
+
+
+def _part(part: Any, role: Any, param: str) -> Any:
+    """A chat content part as a Responses one."""
+    if not isinstance(part, dict):
+        return part
+    kind = part.get("type")
+    if kind == "text":
+        return {"type": "output_text" if role == "assistant" else "input_text", "text": part.get("text")}
+    if kind == "image_url":
+        image = part.get("image_url")
+        if not isinstance(image, dict) or not isinstance(image.get("url"), str):
+            raise InvalidRequest(
+                f"Missing required parameter: '{param}.image_url.url'.",
+                param=f"{param}.image_url.url",
+                code="missing_required_parameter",
+            )
+        return {"type": "input_image", "image_url": image["url"], "detail": image.get("detail", "auto")}
+    if kind == "file":
+        return {"type": "input_file", **(part.get("file") or {})}
+    return part
+
+
+def _call(call: Any, param: str) -> Item:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict):
+        raise InvalidRequest(
+            f"Missing required parameter: '{param}.function'.",
+            param=f"{param}.function",
+            code="missing_required_parameter",
+        )
+    return {
+        "type": "function_call",
+        "call_id": call.get("id"),
+        "name": function.get("name"),
+        "arguments": function.get("arguments"),
+    }
+
+
+def _tool_message(message: dict[str, Any], param: str) -> Item:
+    output = message.get("content")
+    if isinstance(output, list):
+        output = "\n".join(
+            part["text"] for part in output if isinstance(part, dict) and isinstance(part.get("text"), str)
+        )
+    item = {"type": "function_call_output", "call_id": message.get("tool_call_id"), "output": output or ""}
+    return _take(item, param)[0]
+
+
+def _tools(value: Any) -> list[dict[str, Any]]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise InvalidRequest("Invalid type for 'tools': expected an array.", param="tools", code="invalid_type")
+    return [_tool(tool, f"tools[{i}]") for i, tool in enumerate(value)]
+
+
+def _tool(tool: Any, param: str) -> dict[str, Any]:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise InvalidRequest(
+            f"Missing required parameter: '{param}.function.name'.",
+            param=f"{param}.function.name",
+            code="missing_required_parameter",
+        )
+    return {"type": "function", "description": None, "parameters": None, "strict": False, **function}
+
+
+def _tool_choice(choice: Any, tools: list[dict[str, Any]]) -> Any:
+    if choice is None:
+        return "auto"
+    if isinstance(choice, dict) and isinstance(choice.get("function"), dict):
+        return {"type": "function", "name": choice["function"].get("name")}
+    if choice in ("none", "auto", "required"):
+        return choice
+    raise InvalidRequest(
+        "Invalid 'tool_choice': use 'none', 'auto', 'required' or a function.",
+        param="tool_choice",
+        code="invalid_value",
+    )
+
+
+def _stop(value: Any) -> list[str] | None:
+    if value is None:
+        return None
+    found = [value] if isinstance(value, str) else value
+    if not isinstance(found, list) or len(found) > 4 or not all(isinstance(text, str) for text in found):
+        raise InvalidRequest("'stop' is a string, or up to four.", param="stop", code="invalid_value")
+    return found
+
+
+def _format(value: dict[str, Any] | None) -> dict[str, Any] | None:
+    """`response_format` as the `text.format` of a Response."""
+    if value is None or value.get("type") == "text":
+        return None
+    if value.get("type") == "json_object":
+        return {"type": "json_object"}
+    schema = value.get("json_schema")
+    if value.get("type") != "json_schema" or not isinstance(schema, dict) or not isinstance(schema.get("schema"), dict):
+        raise InvalidRequest(
+            "'response_format' is of type 'text', 'json_object', or 'json_schema' with a schema.",
+            param="response_format",
+            code="invalid_value",
+        )
+    return {
+        "type": "json_schema",
+        "name": schema.get("name", "answer"),
+        "strict": schema.get("strict"),
+        "schema": schema["schema"],
+    }

@@ -1,0 +1,314 @@
+"""A response's output as it grows: deltas of a model go in, numbered events come out. No I/O.
+
+The grammar is the Responses stream's (one counter, items and parts opened before they are filled and closed after).
+Text, reasoning and refusals come one item after another; function calls stay open until the model's step ends, because
+some servers interleave them.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import msgspec
+
+from backtalk.core.ids import new_id
+from backtalk.domain.events import (
+    AnnotationAdded,
+    Deltas,
+    Ended,
+    Event,
+    ItemAdded,
+    ItemDone,
+    Lifecycle,
+    PartAdded,
+    PartDone,
+    Progress,
+)
+from backtalk.domain.items import Item, Part, id_prefix, output_text
+from backtalk.domain.model import (
+    CitationDelta,
+    Delta,
+    Finish,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+)
+
+_KINDS: dict[type, tuple[str, str]] = {
+    TextDelta: ("message", "output_text"),
+    RefusalDelta: ("message", "refusal"),
+    ReasoningDelta: ("reasoning", "reasoning_text"),
+}
+
+
+class ServerCall(msgspec.Struct):
+    """A call of a tool that the server runs itself: gathered here, never shown as a function call."""
+
+    call_id: str
+    name: str
+    arguments: str = ""
+
+
+class _Open(msgspec.Struct):
+    """An item that is being filled. `texts` are the pieces of the part that is open."""
+
+    index: int
+    item: Item
+    kind: str
+    part_index: int = 0
+    texts: list[str] = []
+    annotations: list[dict[str, Any]] = []
+    length: int = 0
+
+
+class Output:
+    """The items of one response and the next sequence number."""
+
+    def __init__(self, *, server_tools: Collection[str] = (), parallel: bool = True, seq: int = 0) -> None:
+        self.items: list[Item] = []
+        self.server_calls: dict[int, ServerCall] = {}
+        self.finish: Finish | None = None
+        self.seq = seq
+        self._server_tools = server_tools
+        self._parallel = parallel
+        self._text: _Open | None = None
+        self._calls: dict[int, _Open] = {}
+        self._events: list[Event] = []
+
+    # ── what the runner says ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def lifecycle(self, kind: str, status: str) -> list[Event]:
+        """`response.created` and its like."""
+        self._emit(Lifecycle(self.seq, kind, status))
+        return self.take()
+
+    def feed(self, deltas: Sequence[Delta]) -> list[Event]:
+        """The events of what a model said in one read."""
+        for delta in deltas:
+            kind = type(delta)
+            if kind in _KINDS:
+                self._add_text(delta.text, *_KINDS[kind])  # type: ignore[union-attr]  # all three kinds have a text
+            elif isinstance(delta, ToolCallDelta):
+                self._add_call(delta)
+            elif isinstance(delta, CitationDelta):
+                self._cite(delta)
+            elif isinstance(delta, Finish):
+                self.finish = delta
+        return self.take()
+
+    def close(self, status: str = "completed") -> list[Event]:
+        """Ends whatever is open. Calls that were cut off are `incomplete` as any other item."""
+        self._close_text(status)
+        for call in self._calls.values():
+            self._close_call(call, status)
+        self._calls.clear()
+        return self.take()
+
+    def next_step(self) -> None:
+        """The model is asked again: what it calls next is new."""
+        self.server_calls.clear()
+        self.finish = None
+
+    def start_tool(self, item: Item, *steps: str) -> int:
+        """Opens the item of a tool that the server runs, and shows its steps. Returns its output index."""
+        self._close_text("completed")
+        index = self._add_item(item)
+        for step in steps:
+            self.progress(index, step)
+        return index
+
+    def progress(self, index: int, step: str) -> None:
+        """`response.file_search_call.searching` and its like."""
+        item = self.items[index]
+        self._emit(Progress(self.seq, f"response.{item['type']}.{step}", index, item["id"]))
+
+    def finish_tool(self, index: int, item: Item) -> None:
+        """Closes such an item with its final form."""
+        self.items[index] = item
+        self._emit(ItemDone(self.seq, index, item))
+
+    def end(self, kind: str) -> list[Event]:
+        """The terminal event; an empty `kind` ends the log without one."""
+        self._emit(Ended(self.seq, kind))
+        return self.take()
+
+    def take(self) -> list[Event]:
+        """The events made since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    @property
+    def client_calls(self) -> bool:
+        """Whether the client has to run a function before the talk goes on."""
+        return any(item["type"] == "function_call" for item in self.items)
+
+    # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _add_text(self, text: str, item_type: str, kind: str) -> None:
+        if not text:
+            return
+        open_ = self._text
+        if open_ is None or open_.kind != kind:
+            open_ = self._open_text(item_type, kind)
+        open_.texts.append(text)
+        open_.length += len(text)
+        last = self._events[-1] if self._events else None
+        if type(last) is Deltas and last.item_id == open_.item["id"] and last.part_index == open_.part_index:
+            last.deltas.append(text)
+            self.seq += 1
+        else:
+            self._emit(Deltas(self.seq, kind, open_.index, open_.item["id"], open_.part_index, [text]))
+
+    def _open_text(self, item_type: str, kind: str) -> _Open:
+        open_ = self._text
+        if open_ is not None and open_.item["type"] == item_type:
+            self._close_part(open_)
+            open_.part_index += 1
+            open_.kind, open_.texts, open_.annotations, open_.length = kind, [], [], 0
+        else:
+            self._close_text("completed")
+            item: Item = {"id": new_id(id_prefix(item_type)), "type": item_type, "status": "in_progress"}
+            item |= {"role": "assistant", "content": []} if item_type == "message" else {"summary": [], "content": []}
+            open_ = self._text = _Open(self._add_item(item), item, kind, texts=[], annotations=[])
+        self._emit(PartAdded(self.seq, open_.index, open_.item["id"], open_.part_index, _part(kind, "")))
+        return open_
+
+    def _close_part(self, open_: _Open) -> None:
+        part = _part(open_.kind, "".join(open_.texts), open_.annotations)
+        open_.item = {**open_.item, "content": [*open_.item["content"], part]}
+        self._emit(PartDone(self.seq, open_.index, open_.item["id"], open_.part_index, part))
+
+    def _close_text(self, status: str) -> None:
+        if self._text:
+            self._close_part(self._text)
+            self._finish_item(self._text.index, {**self._text.item, "status": status})
+            self._text = None
+
+    def _cite(self, delta: CitationDelta) -> None:
+        open_ = self._text
+        if open_ is None or open_.kind != "output_text":
+            return
+        annotation = {
+            "type": "file_citation",
+            "file_id": delta.file_id,
+            "filename": delta.filename,
+            "index": open_.length,
+        }
+        number = len(open_.annotations)
+        open_.annotations.append(annotation)
+        self._emit(AnnotationAdded(self.seq, open_.index, open_.item["id"], open_.part_index, number, annotation))
+
+    # ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _add_call(self, delta: ToolCallDelta) -> None:
+        if delta.index in self.server_calls:
+            self.server_calls[delta.index].arguments += delta.arguments
+        elif delta.index in self._calls:
+            self._add_arguments(self._calls[delta.index], delta.arguments)
+        elif delta.name and delta.name in self._server_tools:
+            self.server_calls[delta.index] = ServerCall(delta.call_id or new_id("call"), delta.name, delta.arguments)
+        elif delta.name and (self._parallel or not self._calls):
+            self._open_call(delta, delta.name)
+
+    def _open_call(self, delta: ToolCallDelta, name: str) -> None:
+        self._close_text("completed")
+        item: Item = {
+            "id": new_id("fc"),
+            "type": "function_call",
+            "status": "in_progress",
+            "call_id": delta.call_id or new_id("call"),
+            "name": name,
+            "arguments": "",
+        }
+        call = _Open(self._add_item(item), item, "function_call_arguments", texts=[])
+        self._calls[delta.index] = call
+        self._add_arguments(call, delta.arguments)
+
+    def _add_arguments(self, call: _Open, arguments: str) -> None:
+        if arguments:
+            call.texts.append(arguments)
+            self._emit(Deltas(self.seq, call.kind, call.index, call.item["id"], 0, [arguments]))
+
+    def _close_call(self, call: _Open, status: str) -> None:
+        if not call.texts:
+            self._add_arguments(call, "{}")
+        self._finish_item(call.index, {**call.item, "arguments": "".join(call.texts), "status": status})
+
+    # ── the rest ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _add_item(self, item: Item) -> int:
+        self.items.append(item)
+        self._emit(ItemAdded(self.seq, len(self.items) - 1, item))
+        return len(self.items) - 1
+
+    def _finish_item(self, index: int, item: Item) -> None:
+        self.items[index] = item
+        self._emit(ItemDone(self.seq, index, item))
+
+    def _emit(self, event: Event) -> None:
+        self._events.append(event)
+        self.seq += event.span
+
+    # ── after a crash ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @classmethod
+    def replay(cls, events: Sequence[Event]) -> "Output":
+        """The output as a log left it, with what was open still open, ready to be closed."""
+        output = cls()
+        for event in events:
+            output._apply(event)
+        return output
+
+    def _apply(self, event: Event) -> None:
+        self.seq = event.seq + event.span
+        if isinstance(event, ItemAdded):
+            self.items.append(event.item)
+            self._reopen(event)
+        elif isinstance(event, PartAdded) and self._text:
+            self._text.kind, self._text.texts, self._text.annotations = event.part["type"], [], []
+            self._text.part_index = event.part_index
+        elif isinstance(event, Deltas):
+            self._opened(event.index).texts.extend(event.deltas)
+        elif isinstance(event, AnnotationAdded) and self._text:
+            self._text.annotations.append(event.annotation)
+        elif isinstance(event, PartDone) and self._text:
+            self._text.item = {**self._text.item, "content": [*self._text.item["content"], event.part]}
+            self._text.kind = ""
+        elif isinstance(event, ItemDone):
+            self.items[event.index] = event.item
+            self._forget(event.index)
+
+    def _reopen(self, event: ItemAdded) -> None:
+        if event.item["type"] in ("message", "reasoning"):
+            self._text = _Open(event.index, event.item, "", texts=[], annotations=[])
+        else:
+            self._calls[event.index] = _Open(event.index, event.item, "function_call_arguments", texts=[])
+
+    def _opened(self, index: int) -> _Open:
+        if self._text and self._text.index == index:
+            return self._text
+        return self._calls[index]
+
+    def _forget(self, index: int) -> None:
+        if self._text and self._text.index == index:
+            self._text = None
+        self._calls.pop(index, None)
+
+    def close_after_crash(self) -> list[Event]:
+        """Ends what a dead process left open, as `incomplete`."""
+        if self._text:
+            if self._text.kind:
+                self._close_part(self._text)
+            self._finish_item(self._text.index, {**self._text.item, "status": "incomplete"})
+        for index, call in self._calls.items():
+            if call.item["type"] == "function_call":
+                self._close_call(call, "incomplete")
+            else:
+                self._finish_item(index, {**call.item, "status": "incomplete"})
+        return self.take()
+
+
+def _part(kind: str, text: str, annotations: list[dict[str, Any]] | None = None) -> Part:
+    if kind == "output_text":
+        return output_text(text, annotations)
+    return {"type": "refusal", "refusal": text} if kind == "refusal" else {"type": kind, "text": text}

@@ -1,0 +1,128 @@
+"""Events as the Responses API's stream. Pure functions: the same events give the same bytes, today or tomorrow."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from typing import Any
+
+import msgspec
+
+from backtalk.domain.events import (
+    AnnotationAdded,
+    Deltas,
+    Ended,
+    Event,
+    ItemAdded,
+    ItemDone,
+    Lifecycle,
+    PartAdded,
+    PartDone,
+    Progress,
+)
+from backtalk.http.sse import DONE
+from backtalk.turn.response import State, assemble, present
+
+_encode = msgspec.json.Encoder().encode
+Head = dict[str, Any]
+
+
+async def event_stream(
+    batches: AsyncGenerator[list[Event], None],
+    head: Head,
+    final: Callable[[], Awaitable[State]],
+    *,
+    after: int = -1,
+    include: Collection[str] = (),
+) -> AsyncGenerator[bytes, None]:
+    """Server-sent events with sequence numbers above `after`: one chunk of whole frames for each batch, then [DONE]."""
+    try:
+        async for events in batches:
+            state = await final() if type(events[-1]) is Ended else State()
+            if chunk := frames(events, head, state, after, include):
+                yield chunk
+    finally:
+        await batches.aclose()
+    yield DONE
+
+
+def frames(events: Sequence[Event], head: Head, state: State, after: int, include: Collection[str]) -> bytes:
+    """The frames of some events. `state` is the final one, needed where they hold the end."""
+    out: list[bytes] = []
+    for event in events:
+        if type(event) is Deltas:
+            _deltas(event, after, out)
+            continue
+        for seq, kind, data in _expand(event, head, state, include):
+            if seq > after:
+                out.append(_frame(kind, data, seq))
+    return b"".join(out)
+
+
+def _frame(kind: str, data: dict[str, Any], seq: int) -> bytes:
+    body = _encode({"type": kind, "sequence_number": seq, **data})
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), body)
+
+
+def _deltas(event: Deltas, after: int, out: list[bytes]) -> None:
+    """The token path: everything but the delta and its number is made once for the run."""
+    kind = event.kind.encode()
+    content = b"" if event.kind == "function_call_arguments" else b'"content_index":%d,' % event.part_index
+    begin = (
+        b'event: response.%b.delta\ndata: {"type":"response.%b.delta","item_id":"%b","output_index":%d,%b"delta":'
+        % (
+            kind,
+            kind,
+            event.item_id.encode(),
+            event.index,
+            content,
+        )
+    )
+    end = b',"logprobs":[],"sequence_number":' if event.kind == "output_text" else b',"sequence_number":'
+    for seq, delta in enumerate(event.deltas, event.seq):
+        if seq > after:
+            out += (begin, _encode(delta), end, b"%d}\n\n" % seq)
+
+
+def _expand(event: Event, head: Head, state: State, include: Collection[str]) -> list[tuple[int, str, dict[str, Any]]]:
+    """(sequence number, type, fields) of each wire event that a struct stands for."""
+    seq = event.seq
+    if isinstance(event, Lifecycle):
+        return [(seq, event.type, {"response": assemble(head, State(status=event.status))})]
+    if isinstance(event, ItemAdded):
+        return [(seq, "response.output_item.added", {"output_index": event.index, "item": event.item})]
+    if isinstance(event, ItemDone):
+        return _item_done(event, include)
+    if isinstance(event, PartAdded):
+        return [(seq, "response.content_part.added", _part_place(event) | {"part": event.part})]
+    if isinstance(event, PartDone):
+        return _part_done(event)
+    if isinstance(event, AnnotationAdded):
+        fields = {"annotation_index": event.annotation_index, "annotation": event.annotation}
+        return [(seq, "response.output_text.annotation.added", _part_place(event) | fields)]
+    if isinstance(event, Progress):
+        return [(seq, event.type, {"output_index": event.index, "item_id": event.item_id})]
+    if isinstance(event, Ended) and event.type:
+        return [(seq, event.type, {"response": assemble(head, state, include)})]
+    return []
+
+
+def _item_done(event: ItemDone, include: Collection[str]) -> list[tuple[int, str, dict[str, Any]]]:
+    item = present(event.item, include)
+    done = (event.seq + event.span - 1, "response.output_item.done", {"output_index": event.index, "item": item})
+    if item["type"] != "function_call":
+        return [done]
+    arguments = {"item_id": item["id"], "output_index": event.index, "name": item["name"]}
+    arguments["arguments"] = item["arguments"]
+    return [(event.seq, "response.function_call_arguments.done", arguments), done]
+
+
+def _part_done(event: PartDone) -> list[tuple[int, str, dict[str, Any]]]:
+    place, kind = _part_place(event), event.part["type"]
+    field = "refusal" if kind == "refusal" else "text"
+    text = place | {field: event.part[field]} | ({"logprobs": []} if kind == "output_text" else {})
+    return [
+        (event.seq, f"response.{kind}.done", text),
+        (event.seq + 1, "response.content_part.done", place | {"part": event.part}),
+    ]
+
+
+def _part_place(event: PartAdded | PartDone | AnnotationAdded) -> dict[str, Any]:
+    return {"item_id": event.item_id, "output_index": event.index, "content_index": event.part_index}

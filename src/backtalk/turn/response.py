@@ -1,0 +1,73 @@
+"""The Response object: put together from what was settled when it opened and what came of it. No I/O."""
+
+from collections.abc import Collection
+from typing import Any
+
+import msgspec
+
+from backtalk.core.errors import BacktalkError, RateLimited, UpstreamError
+from backtalk.domain.items import Item
+from backtalk.domain.model import Usage
+
+RESULTS = "file_search_call.results"
+
+
+class State(msgspec.Struct, omit_defaults=True):
+    """What changes about a response. `reason` is our own word on how it ended, outside OpenAI's closed enums."""
+
+    status: str = "in_progress"
+    output: list[Item] = []
+    usage: dict[str, Any] | None = None
+    error: dict[str, str] | None = None
+    incomplete_details: dict[str, str] | None = None
+    completed_at: int | None = None
+    reason: str | None = None
+
+
+def assemble(head: dict[str, Any], state: State, include: Collection[str] = ()) -> dict[str, Any]:
+    """The Response as it goes out. Every key is always there, in the same order."""
+    response = {
+        "id": head["id"],
+        "object": "response",
+        "created_at": head["created_at"],
+        "completed_at": state.completed_at,
+        "status": state.status,
+        "error": state.error,
+        "incomplete_details": state.incomplete_details,
+        **{key: value for key, value in head.items() if key not in ("id", "created_at")},
+        "output": [present(item, include) for item in state.output],
+        "usage": state.usage,
+    }
+    if state.reason:
+        response["backtalk"] = {"reason": state.reason}
+    return response
+
+
+def present(item: Item, include: Collection[str]) -> Item:
+    """An item without what has to be asked for by `include`."""
+    if item.get("type") == "file_search_call" and RESULTS not in include and item.get("results") is not None:
+        return {**item, "results": None}
+    return item
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """Usage as the wire has it."""
+    return {
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": usage.cache_write_tokens},
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+
+
+def error_object(error: Exception) -> tuple[dict[str, str], str]:
+    """A failed run's `error`, with a code of OpenAI's closed list, and our own reason."""
+    if isinstance(error, UpstreamError):
+        return {"code": "server_error", "message": error.message}, error.reason
+    if isinstance(error, RateLimited):
+        return {"code": "rate_limit_exceeded", "message": error.message}, "upstream_rate_limit"
+    if isinstance(error, BacktalkError):
+        code = "invalid_prompt" if error.status == 400 else "server_error"
+        return {"code": code, "message": error.message}, error.code or "error"
+    return {"code": "server_error", "message": "The server made a mistake and has logged it."}, "internal_error"

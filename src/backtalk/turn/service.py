@@ -1,0 +1,88 @@
+"""Stored responses: read, resumed, cancelled, deleted."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from typing import Any
+
+from backtalk.conversations import store as conversations
+from backtalk.core.errors import NotFound
+from backtalk.domain.caller import Caller
+from backtalk.domain.events import Event
+from backtalk.domain.items import Item
+from backtalk.domain.turn import TurnRequest
+from backtalk.events import Log
+from backtalk.http.paging import Cursor
+from backtalk.storage import Storage
+from backtalk.turn import store
+from backtalk.turn.response import State, assemble
+from backtalk.turn.runner import Run, Runner
+from backtalk.turn.store import Stored
+
+
+class Turns:
+    """Everything that can be asked of a turn, without a word of HTTP."""
+
+    def __init__(self, storage: Storage, log: Log, runner: Runner) -> None:
+        self._storage = storage
+        self._log = log
+        self.runner = runner
+
+    async def open(self, request: TurnRequest) -> Run:
+        """Starts a turn."""
+        return await self.runner.open(request)
+
+    async def find(self, caller: Caller, response_id: str) -> Stored:
+        """Raises NotFound, also for another project's response."""
+        found = await self._storage.read(store.find, caller.project, response_id)
+        if found is None:
+            raise unknown(response_id)
+        return found
+
+    async def get(self, caller: Caller, response_id: str, include: Collection[str]) -> dict[str, Any]:
+        found = await self.find(caller, response_id)
+        return assemble(found.head, found.state, include)
+
+    async def resume(
+        self, caller: Caller, response_id: str, after: int
+    ) -> tuple[dict[str, Any], AsyncGenerator[list[Event], None], Callable[[], Awaitable[State]]]:
+        """(head, events above `after`, the final state once they have ended) of any stored response."""
+        found = await self.find(caller, response_id)
+
+        async def final() -> State:
+            return (await self.find(caller, response_id)).state
+
+        return found.head, self._log.read(caller.project, response_id, after), final
+
+    async def cancel(self, caller: Caller, response_id: str) -> dict[str, Any]:
+        """Stops a response; one that has ended is answered as it is."""
+        found = await self.find(caller, response_id)
+        run = self.runner.live(caller, response_id)
+        if run:
+            run.stop("cancelled")
+            await run.final()
+        elif not found.ended:
+            await self.runner.cancel_elsewhere(caller, response_id)
+        return await self.get(caller, response_id, ())
+
+    async def delete(self, caller: Caller, response_id: str) -> dict[str, Any]:
+        run = self.runner.live(caller, response_id)
+        if run:
+            run.stop("cancelled")
+            await run.final()
+        if not await self._storage.write(store.remove, caller.project, response_id):
+            raise unknown(response_id)
+        return {"id": response_id, "object": "response", "deleted": True}
+
+    async def input_items(self, caller: Caller, response_id: str, cursor: Cursor) -> Sequence[Item]:
+        await self.find(caller, response_id)
+        return await self._storage.read(conversations.list_items, caller.project, cursor, response_id=response_id)
+
+    async def receipt(self, caller: Caller, response_id: str) -> dict[str, Any]:
+        """The context receipt: what the prompt was made of."""
+        found = await self._storage.read(store.receipt, caller.project, response_id)
+        if found is None:
+            raise unknown(response_id)
+        return found
+
+
+def unknown(response_id: str) -> NotFound:
+    return NotFound(f"Response with id '{response_id[:128]}' not found.")

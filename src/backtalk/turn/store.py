@@ -1,0 +1,166 @@
+"""Responses in SQL: what was asked, what came of it, and what the prompt was made of."""
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import Boolean, Column, Connection, Index, Integer, String, delete, insert, select, update
+
+from backtalk.conversations import store as conversations
+from backtalk.domain.items import Item
+from backtalk.events import store as events
+from backtalk.storage.schema import Id, Json, table
+from backtalk.turn.response import State
+
+responses = table(
+    "responses",
+    Id("id", primary_key=True),
+    Id("project", nullable=False),
+    Column("created_at", Integer, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("background", Boolean(create_constraint=False), nullable=False),
+    Id("conversation_id"),
+    Id("previous_response_id"),
+    Id("leaf_id"),
+    Column("head", Json, nullable=False),
+    Column("state", Json),
+    Column("receipt", Json),
+)
+Index("ix_responses_project", responses.c.project, responses.c.created_at)
+
+RUNNING = ("queued", "in_progress")
+
+
+class AlreadyEndedError(Exception):
+    """The response has a terminal state already; the first one wins."""
+
+
+class Stored(msgspec.Struct):
+    """A response as its row tells it."""
+
+    head: dict[str, Any]
+    state: State
+    background: bool
+    conversation_id: str | None
+    leaf_id: str | None
+
+    @property
+    def ended(self) -> bool:
+        return self.state.status not in RUNNING
+
+
+class Opening(msgspec.Struct):
+    """A response that begins. `parent_id` is the stored item that its input follows on."""
+
+    project: str
+    head: dict[str, Any]
+    status: str
+    background: bool
+    conversation_id: str | None
+    previous_response_id: str | None
+    parent_id: str | None
+    input: list[Item]
+    receipt: dict[str, Any]
+
+
+class History(msgspec.Struct):
+    """What was said before. `leaf_id` is its last stored item; None where there is none."""
+
+    items: list[Item] = []
+    leaf_id: str | None = None
+
+
+def create(connection: Connection, opening: Opening) -> None:
+    """Inserts the response's row and its input items."""
+    head = opening.head
+    leaf = conversations.add_items(
+        connection, opening.project, opening.input, parent_id=opening.parent_id, response_id=head["id"]
+    )
+    row = {
+        "id": head["id"],
+        "project": opening.project,
+        "created_at": head["created_at"],
+        "status": opening.status,
+        "background": opening.background,
+        "conversation_id": opening.conversation_id,
+        "previous_response_id": opening.previous_response_id,
+        "leaf_id": leaf,
+        "head": head,
+        "receipt": opening.receipt,
+    }
+    connection.execute(insert(responses).values(row))
+
+
+def set_status(connection: Connection, project: str, response_id: str, status: str) -> None:
+    """`queued` becomes `in_progress`."""
+    connection.execute(update(responses).where(_is(project, response_id), _running()).values(status=status))
+
+
+def finish(
+    connection: Connection, project: str, response_id: str, state: State, receipt: dict[str, Any] | None
+) -> None:
+    """Writes the terminal state once: a second one meets AlreadyEndedError and changes nothing.
+
+    `receipt` replaces the one written at the opening, unless None.
+    """
+    row = connection.execute(
+        select(responses.c.leaf_id, responses.c.conversation_id).where(_is(project, response_id)).with_for_update()
+    ).one_or_none()
+    ending = update(responses).where(_is(project, response_id), _running())
+    leaf = row.leaf_id if row else None
+    values = {"status": state.status, "state": msgspec.to_builtins(state)} | ({"receipt": receipt} if receipt else {})
+    if row is None or connection.execute(ending.values(**values)).rowcount != 1:
+        raise AlreadyEndedError(response_id)
+    leaf = conversations.add_items(
+        connection, project, state.output, parent_id=leaf, response_id=response_id, kind="output"
+    )
+    connection.execute(update(responses).where(_is(project, response_id)).values(leaf_id=leaf))
+    if row.conversation_id and state.status in ("completed", "incomplete"):
+        ids = conversations.ids_of_response(connection, project, response_id)
+        conversations.append_to_conversation(connection, project, row.conversation_id, ids)
+
+
+def find(connection: Connection, project: str, response_id: str) -> Stored | None:
+    row = connection.execute(select(responses).where(_is(project, response_id))).one_or_none()
+    if row is None:
+        return None
+    state = msgspec.convert(row.state, State) if row.state else State(status=row.status)
+    return Stored(row.head, state, row.background, row.conversation_id, row.leaf_id)
+
+
+def receipt(connection: Connection, project: str, response_id: str) -> dict[str, Any] | None:
+    query = select(responses.c.receipt).where(_is(project, response_id))
+    found: dict[str, Any] | None = connection.execute(query).scalar_one_or_none()
+    return found
+
+
+def remove(connection: Connection, project: str, response_id: str) -> bool:
+    """Deletes a response with its log and the items that only it held."""
+    gone = connection.execute(delete(responses).where(_is(project, response_id))).rowcount == 1
+    if gone:
+        conversations.forget_response(connection, project, response_id)
+        events.forget(connection, project, response_id)
+    return gone
+
+
+def history_of_response(connection: Connection, project: str, response_id: str) -> History | None:
+    """All that led to a response and what it said; None when there is no such response, or it still runs."""
+    stored = find(connection, project, response_id)
+    if stored is None or not stored.ended:
+        return None
+    return History(conversations.chain(connection, project, stored.leaf_id), stored.leaf_id)
+
+
+def history_of_conversation(connection: Connection, project: str, conversation_id: str) -> History | None:
+    """All of a conversation; None when there is no such conversation."""
+    if conversations.find(connection, project, conversation_id) is None:
+        return None
+    items = conversations.of_conversation(connection, project, conversation_id)
+    return History(items, items[-1]["id"] if items else None)
+
+
+def _is(project: str, response_id: str) -> Any:
+    return (responses.c.id == response_id) & (responses.c.project == project)
+
+
+def _running() -> Any:
+    return responses.c.status.in_(RUNNING)

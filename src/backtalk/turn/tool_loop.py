@@ -1,0 +1,157 @@
+"""Tools that the server runs within a turn. So far one: `file_search`, over the vector stores that the request names."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from backtalk.core.errors import BacktalkError
+from backtalk.core.ids import new_id
+from backtalk.core.text import estimate_tokens
+from backtalk.domain.items import Item, is_user_message, text_of
+from backtalk.domain.model import Tool
+from backtalk.domain.turn import Passage, SearchFiles, TurnRequest
+from backtalk.turn.output import ServerCall
+
+log = logging.getLogger("backtalk.turn")
+
+FILE_SEARCH = "file_search"
+MOST_QUERIES = 8
+DEFAULT_RESULTS = 10
+_FILE_SEARCH_TOOL = Tool(
+    name=FILE_SEARCH,
+    description="Searches the user's documents and returns the passages that fit best. Search before you answer a "
+    "question that the documents may settle.",
+    parameters={
+        "type": "object",
+        "properties": {
+            "queries": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "One to three self-contained search queries.",
+            }
+        },
+        "required": ["queries"],
+        "additionalProperties": False,
+    },
+)
+
+
+def model_tools(request: TurnRequest) -> list[Tool]:
+    """The functions that the model is offered: the client's own, and `file_search` where the request has it."""
+    allowed = _allowed(request.tool_choice)
+    tools = []
+    for tool in request.tools:
+        name = tool.get("name") or tool["type"]
+        if allowed is not None and name not in allowed:
+            continue
+        if tool["type"] == "function":
+            tools.append(Tool(tool["name"], tool.get("description") or "", tool.get("parameters"), tool.get("strict")))
+        elif tool["type"] == FILE_SEARCH:
+            tools.append(_FILE_SEARCH_TOOL)
+    return tools
+
+
+def _allowed(choice: Any) -> set[str] | None:
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        return {tool.get("name") or tool.get("type", "") for tool in choice.get("tools", ())}
+    return None
+
+
+def model_tool_choice(choice: Any) -> str:
+    """The request's `tool_choice` as a model takes it: auto, none, required, or one function's name."""
+    if isinstance(choice, str):
+        return choice
+    if choice.get("type") == "allowed_tools":
+        return str(choice.get("mode", "auto"))
+    return str(choice.get("name") or choice.get("type"))
+
+
+def server_tools(request: TurnRequest) -> dict[str, dict[str, Any]]:
+    """The tools of a request that the server runs itself, by the name that the model calls them."""
+    return {tool["type"]: tool for tool in request.tools if tool["type"] == FILE_SEARCH}
+
+
+class FileSearch:
+    """Runs `file_search` calls."""
+
+    def __init__(self, search: SearchFiles, timeout: float) -> None:
+        self._search = search
+        self._timeout = timeout
+
+    def begin(self, call: ServerCall, items: Sequence[Item]) -> Item:
+        """The call's item as it is shown first."""
+        queries = _queries(call.arguments) or [_question(items)]
+        return {
+            "id": new_id("fs"),
+            "type": "file_search_call",
+            "status": "in_progress",
+            "queries": [query for query in queries if query.strip()][:MOST_QUERIES],
+            "results": None,
+        }
+
+    async def run(self, item: Item, tool: dict[str, Any], request: TurnRequest) -> tuple[Item, list[Passage]]:
+        """The item with its results. A search that fails or is late is told to the model, and the turn goes on."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                found = await self._search(
+                    request.caller,
+                    tool["vector_store_ids"],
+                    item["queries"],
+                    limit=tool.get("max_num_results") or DEFAULT_RESULTS,
+                    filters=tool.get("filters"),
+                    ranking=tool.get("ranking_options"),
+                )
+        except (TimeoutError, BacktalkError) as error:
+            log.warning("file_search failed: %s", error or "it took too long")
+            return {**item, "status": "failed", "results": []}, []
+        results = [
+            {
+                "file_id": passage.file_id,
+                "filename": passage.filename,
+                "score": passage.score,
+                "text": passage.text,
+                "attributes": passage.attributes,
+            }
+            for passage in found
+        ]
+        return {**item, "status": "completed", "results": results}, found
+
+
+def search_receipt(item: Item, passages: Sequence[Passage]) -> dict[str, Any]:
+    """What a search brought into the prompt."""
+    return {
+        "item_id": item["id"],
+        "queries": item["queries"],
+        "status": item["status"],
+        "passages": [
+            {
+                "file_id": passage.file_id,
+                "filename": passage.filename,
+                "vector_store_id": passage.store_id,
+                "start": passage.start,
+                "end": passage.end,
+                "score": passage.score,
+                "tokens": estimate_tokens(passage.text),
+            }
+            for passage in passages
+        ],
+    }
+
+
+def _queries(arguments: str) -> list[str]:
+    """The queries of a call, as well as a model managed to write them."""
+    try:
+        value = msgspec.json.decode(arguments or "{}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+    found = value.get("queries", value.get("query")) if isinstance(value, dict) else None
+    found = [found] if isinstance(found, str) else found
+    return [query for query in found or () if isinstance(query, str)]
+
+
+def _question(items: Sequence[Item]) -> str:
+    """What the user asked last, for a model that called without a query."""
+    return next((text_of(item)[:2000] for item in reversed(items) if is_user_message(item)), "")
