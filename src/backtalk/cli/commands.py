@@ -1,6 +1,6 @@
 """All commands and their options."""
 
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -19,10 +19,9 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(db.app, name="db")
 
 
-def main() -> NoReturn:
+def main() -> None:
     """The entry point."""
     app()
-    raise SystemExit(0)
 
 
 def _print_version(wanted: bool) -> None:

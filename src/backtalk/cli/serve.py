@@ -89,7 +89,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets=sockets)
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]  # a context manager either way
+    def capture_signals(self) -> Iterator[None]:
         with super().capture_signals():
             yield
             self._captured_signals.clear()

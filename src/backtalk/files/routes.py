@@ -6,11 +6,11 @@ import msgspec
 from fastapi import APIRouter, Depends, File, Form, Query, UploadFile
 from starlette.responses import FileResponse, Response
 
-from backtalk.access.routes import caller
 from backtalk.core.errors import InvalidRequest, NotFound
 from backtalk.domain.caller import Caller
 from backtalk.files.service import Files
 from backtalk.files.store import FileRecord
+from backtalk.http.caller import caller
 from backtalk.http.paging import After, Cursor, Limit10000, Order, page
 from backtalk.http.route import JSON, router
 

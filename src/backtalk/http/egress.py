@@ -21,6 +21,10 @@ MAX_BODY = 16 * 2**20
 _DRAIN_SECONDS = 1.0
 
 
+class ConnectionFailed(UpstreamError):
+    """No connection, or one that broke off: the next one may hold."""
+
+
 class Egress:
     """The app's outbound connections. Times are seconds: to reach a server, and that it may stay silent."""
 
@@ -41,6 +45,7 @@ class Egress:
         """Closes every connection. Requests in flight end with an error."""
         for task in self._drains:
             task.cancel()
+        await asyncio.gather(*self._drains, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -117,13 +122,16 @@ class Reply:
         if not self._response.content.is_eof():
             task = asyncio.ensure_future(self._drain())
             self._drains.add(task)
-            task.add_done_callback(self._drains.discard)
+            task.add_done_callback(self._drained)
 
     async def _drain(self) -> None:
         with contextlib.suppress(UpstreamError, TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
                 await self.body(limit=65_536)
-        self._response.close()
+
+    def _drained(self, task: "asyncio.Task[None]") -> None:
+        self._drains.discard(task)
+        self._response.close()  # does nothing to a connection that went back to the pool
 
 
 def origin_of(url: str) -> str:
@@ -156,24 +164,23 @@ def _as_upstream_errors(origin: str, phase: str) -> Iterator[None]:
 def _map(error: Exception, origin: str, phase: str) -> UpstreamError | None:
     import aiohttp  # noqa: PLC0415  # lazy: already loaded when an error of its kind comes
 
-    if isinstance(error, (aiohttp.ConnectionTimeoutError, ssl.SSLError)) or (
-        phase == "unavailable"
-        and isinstance(error, (aiohttp.ClientConnectionError, OSError))
-        and not isinstance(error, TimeoutError)
-    ):
-        return unavailable(f"{origin} cannot be reached ({_why(error)}). Is it running, and is the URL right?")
-    if isinstance(error, TimeoutError):
+    unreached = isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError, ssl.SSLError))
+    if isinstance(error, TimeoutError) and not unreached:
         return UpstreamError(f"{origin} stayed silent for too long.", reason="upstream_timeout", status=504)
-    if phase == "broken" and isinstance(error, (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError)):
-        return UpstreamError(f"{origin} broke off its answer.", reason="upstream_error")
+    if unreached or (phase == "unavailable" and isinstance(error, (aiohttp.ClientConnectionError, OSError))):
+        return _unavailable(f"{origin} cannot be reached ({_why(error)}). Is it running, and is the URL right?")
+    if isinstance(error.__cause__, aiohttp.http_exceptions.ContentEncodingError):
+        return _protocol_error(f"{origin} sent a body that cannot be decompressed.")
+    if isinstance(error, (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError)):
+        return ConnectionFailed(f"{origin} broke off its answer.", reason="upstream_error")
     if isinstance(error, (aiohttp.ClientError, aiohttp.http.HttpProcessingError, ValueError)):
         return _protocol_error(f"{origin} did not answer with proper HTTP ({type(error).__name__}).")
     return None
 
 
-def unavailable(message: str) -> UpstreamError:
+def _unavailable(message: str) -> ConnectionFailed:
     """503 with Retry-After: the server may be back soon."""
-    return UpstreamError(
+    return ConnectionFailed(
         message, reason="upstream_unavailable", status=503, headers={"retry-after": "2", "retry-after-ms": "2000"}
     )
 

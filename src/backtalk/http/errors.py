@@ -78,6 +78,8 @@ def from_validation(errors: Sequence[Any]) -> InvalidRequest:
     kind = first["type"]
     wrong_type = kind.endswith(("_type", "_parsing")) or kind in ("int_from_float", "string_unicode")
     code = _CODES.get(kind) or ("invalid_type" if wrong_type else "invalid_value")
+    if kind == "model_attributes_type" and isinstance(first.get("input"), bytes):
+        return InvalidRequest("The body must be JSON: send it with the header content-type: application/json.")
     if kind == "missing":
         what = f"Missing required parameter: '{param}'." if param else "A JSON body is required."
     elif kind == "extra_forbidden":

@@ -59,7 +59,8 @@ def _answer(prompt: Prompt) -> Iterator[Delta]:
     if tool:
         yield from _call(tool, question, context)
     elif prompt.text_format and prompt.text_format.get("type", "text") != "text":
-        yield from _json(prompt, "".join(d.text for d in _spoken(question, context, searches, prompt) if _says(d)))
+        spoken = _spoken(question, context, searches, prompt)
+        yield from _json(prompt, "".join(delta.text for delta in spoken if isinstance(delta, TextDelta)))
     else:
         yield from _spoken(question, context, searches, prompt)
 
@@ -144,10 +145,6 @@ def _json(prompt: Prompt, answer: str) -> Iterator[Delta]:
 
     value = fill(text_format["schema"], guess) if text_format.get("schema") else {"answer": answer}
     yield from _said(msgspec.json.encode(value).decode())
-
-
-def _says(delta: Delta) -> bool:
-    return isinstance(delta, TextDelta)
 
 
 def _said(text: str) -> Iterator[TextDelta]:

@@ -8,12 +8,12 @@ import msgspec
 
 from backtalk.core.errors import UpstreamError
 from backtalk.domain.model import Delta, Prompt
-from backtalk.http.egress import Egress, Reply, too_large
+from backtalk.http.egress import ConnectionFailed, Egress, Reply, too_large
 from backtalk.models.base import Upstream
 from backtalk.models.chat_body import Source, chat_body
 from backtalk.models.chat_chunks import ChatDeltas
 from backtalk.models.refusals import refusal
-from backtalk.models.retry import PATIENCE, Again, Tries, is_unreached, may_pass, retry_after
+from backtalk.models.retry import PATIENCE, Again, Tries, may_pass, retry_after
 from backtalk.models.sse import MAX_EVENT, EventParser
 
 _ANSWERS = frozenset({"text/event-stream", "application/json", "text/plain", "application/octet-stream", ""})
@@ -45,8 +45,8 @@ class OpenAIChat:
                 return
             except Again as again:
                 error, after = again.error, again.after
-            except UpstreamError as broken:
-                if begun or not is_unreached(broken):
+            except ConnectionFailed as broken:
+                if begun:
                     raise
                 error, after = broken, None
             wait = tries.wait(after)

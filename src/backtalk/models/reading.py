@@ -18,19 +18,22 @@ _ABBREVIATION = re.compile(
     r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|No|vs|etc|e\.g|i\.e|cf|ca|approx|Inc|Ltd|Co|Gen|Col|Lt|Rev|Fig))\.$"
 )
 _SUFFIXES = ("ations", "ation", "ingly", "ings", "edly", "ing", "ies", "ed", "es", "ly", "s", "e", "y")
-_STOPWORDS = frozenset(
-    """a about after all also am an and any are as at be because been before being between both but by can could did do
+_COMMON = """a about after all also am an and any are as at be because been before being between both but by can could did do
     does doing done during each few for from further had has have having he her here hers him his how i if in into is it
     its itself just me might more most much many must my no nor not now of off on once only or other our out over own
     same she should so some such than that the their them then there these they this those through to too under until up
-    us very was we were what when where which while who whom whose why will with would you your tell give please name
-    called know explain describe say said""".split()
-) - {"name"}
+    us very was we were what when where which while who whom whose why will with would you your tell give please
+    called know explain describe say said"""
+_STOPWORDS = frozenset(_COMMON.split())
 _NUMERIC = re.compile(
     r"^(?:how (?:many|much|old|long|far|tall|large|big|often)|when|what (?:year|date|percent\w*|time))\b", re.I
 )
 _DIGIT = re.compile(r"\d")
 _LONGEST = 420
+_TRUST = 0.7
+"""How much the search's opinion of a passage counts beside the words of its sentences."""
+_WORTH = 0.2
+"""The share of the question that a further quote must add."""
 
 
 class Sentence(msgspec.Struct, frozen=True):
@@ -96,10 +99,6 @@ def quotes(
     return [first, *_others(first, known, weights, most - 1)]
 
 
-_TRUST = 1.0
-"""How much the search's opinion of a passage counts beside the words of its sentences."""
-
-
 def fits(question: str, texts: Iterable[str], least: float = 0.5) -> str | None:
     """The sentence that holds at least that share of what is asked for, the latest of equals."""
     known = [sentence for text in texts for sentence in sentences(text) if not sentence.endswith(("?", "？"))]
@@ -127,10 +126,6 @@ def _others(first: Sentence, known: list[Sentence], weights: dict[str, float], m
         chosen.append(added)
         open_terms = {term: weight for term, weight in open_terms.items() if term not in added.terms}
     return chosen
-
-
-_WORTH = 0.2
-"""The share of the question that a further quote must add."""
 
 
 def _weights(question: str, context: str, known: Sequence[frozenset[str]]) -> dict[str, float]:

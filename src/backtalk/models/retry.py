@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from backtalk.core.clock import monotonic, now
-from backtalk.core.errors import BacktalkError, UpstreamError
+from backtalk.core.errors import BacktalkError
 
 RETRIES = 2
 PATIENCE = 10.0
@@ -14,7 +14,7 @@ PATIENCE = 10.0
 _STATUSES = frozenset({408, 429, 500, 502, 503, 504, 529})
 
 
-class Again(Exception):  # noqa: N818  # a signal to the loop that tries, never seen outside
+class Again(Exception):  # a signal to the loop that tries, never seen outside
     """A try that failed in a way that may pass. `after` is the wait in seconds that the server asked for."""
 
     def __init__(self, error: BacktalkError, after: float | None = None) -> None:
@@ -43,11 +43,6 @@ class Tries:
 def may_pass(status: int) -> bool:
     """Whether an answer of this status may be better next time."""
     return status in _STATUSES
-
-
-def is_unreached(error: BacktalkError) -> bool:
-    """Whether a connection failed or broke, so that nothing says that the next one will."""
-    return isinstance(error, UpstreamError) and error.reason in ("upstream_unavailable", "upstream_error")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

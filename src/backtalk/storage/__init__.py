@@ -4,7 +4,9 @@
 query lives in a room's `store.py`; nothing outside this package opens a connection.
 """
 
+from sqlalchemy import Connection
+
 from backtalk.storage.engine import Storage, open_storage
 from backtalk.storage.schema import Blob, Json, LongText, RowId, SmallText, metadata, table
 
-__all__ = ["Blob", "Json", "LongText", "RowId", "SmallText", "Storage", "metadata", "open_storage", "table"]
+__all__ = ["Blob", "Connection", "Json", "LongText", "RowId", "SmallText", "Storage", "metadata", "open_storage", "table"]

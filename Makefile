@@ -1,0 +1,55 @@
+# One command each. `.venv/.*` are stamps: what is installed is not installed again.
+# BACKTALK_VENV names another environment, SERVE and PYTEST pass options on.
+
+VENV ?= $(or $(BACKTALK_VENV),.venv)
+BIN := $(VENV)/bin
+SERVE ?=
+PYTEST ?= -n 2
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check wheel bench clean
+
+help:
+	@echo "make run    install and serve on http://127.0.0.1:8000"
+	@echo "make test   install what tests need and run them"
+	@echo "make check  lint, types, floors, tests"
+	@echo "make wheel  build the wheel into dist/"
+	@echo "make bench  measure; prints tables"
+
+run: $(VENV)/.installed
+	$(BIN)/backtalk serve $(SERVE)
+
+test: $(VENV)/.dev
+	.ci/services
+	$(BIN)/pytest $(PYTEST)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory test
+
+wheel: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m build --wheel
+
+bench: $(VENV)/.dev
+	for bench in bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+$(VENV)/.made:
+	.ci/python -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[postgres,mysql]" --group dev
+	touch $@ $(VENV)/.installed

@@ -1,0 +1,191 @@
+"""`Backtalk`: a FastAPI application with every room open. The only composition root, the only reader of settings."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from starlette.responses import Response
+
+from backtalk import __version__
+from backtalk.access.gate import Gate
+from backtalk.access.service import Access
+from backtalk.conversations.routes import routes as conversation_routes
+from backtalk.conversations.service import Conversations
+from backtalk.core.errors import BacktalkError
+from backtalk.core.owner import new_owner
+from backtalk.core.settings import Settings
+from backtalk.domain.turn import ContextSource
+from backtalk.events import Log
+from backtalk.files.routes import routes as file_routes
+from backtalk.files.service import Files
+from backtalk.http import errors
+from backtalk.http.egress import Egress
+from backtalk.http.envelope import Envelope
+from backtalk.http.route import JSON
+from backtalk.jobs.service import Jobs
+from backtalk.models.base import Upstream
+from backtalk.models.discovery import from_environ, on_loopback
+from backtalk.models.registry import Models
+from backtalk.retrieval.routes import routes as retrieval_routes
+from backtalk.retrieval.service import Retrieval
+from backtalk.serving.routes import routes as serving_routes
+from backtalk.storage import open_storage
+from backtalk.storage.migrate import current, head, upgrade
+from backtalk.turn.routes import routes as turn_routes
+from backtalk.turn.runner import Limits, Runner
+from backtalk.turn.service import Turns
+
+PUBLIC = frozenset({"/healthz", "/readyz"})
+_OURS = PUBLIC | {"/v1", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
+_FORM_OVERHEAD = 2**20
+"""Bytes of a multipart upload that are not the file."""
+
+
+def is_ours(path: str) -> bool:
+    """Whether a path is Backtalk's: those are guarded and speak OpenAI's error shape; all others are the user's."""
+    return path.startswith("/v1/") or path in _OURS
+
+
+class Backtalk(FastAPI):
+    """The backend behind a ChatGPT-shaped application: a FastAPI application that you extend as any other.
+
+        app = Backtalk()
+
+        @app.get("/")
+        def hello():
+            return {"hello": "world"}
+
+    `settings` default to arguments, environment, `.env` and `backtalk.toml`. `models` are instances, classes or
+    `module:attribute` strings of what has a `stream(prompt)`. Everything else goes to FastAPI as it is; a `lifespan`
+    of your own runs inside ours.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        models: Sequence[Any] = (),
+        lifespan: Callable[[FastAPI], contextlib.AbstractAsyncContextManager[Any]] | None = None,
+        **options: Any,
+    ) -> None:
+        self.settings = settings or Settings()
+        self._inner_lifespan = lifespan
+        options = {"title": "Backtalk", "version": __version__, "redoc_url": None, **options}
+        super().__init__(lifespan=_lifespan, **options)
+        self._open_rooms(models)
+        self._include_routes()
+        errors.install(self, is_ours)
+        self.add_middleware(
+            Gate,
+            access=self.access,
+            hosts=self.settings.hosts,
+            origins=self.settings.origins,
+            is_ours=is_ours,
+            is_public=PUBLIC.__contains__,
+        )
+        self.add_middleware(Envelope, limit=self._body_limit)
+
+    def add_source(self, source: ContextSource) -> None:
+        """Adds a context source: from now on each turn asks it for pieces that may help."""
+        self.runner.sources.append(source)
+
+    def _open_rooms(self, models: Sequence[Any]) -> None:
+        """Makes every service. Nothing is started and nothing is read here: the lifespan does that."""
+        settings, owner = self.settings, new_owner()
+        self.storage = open_storage(settings.database_url)
+        self.egress = Egress(connect_timeout=settings.connect_timeout, idle_timeout=settings.idle_timeout)
+        self.access = Access(self.storage)
+        self.jobs = Jobs(self.storage, owner)
+        self.files = Files(self.storage, settings.home / "files")
+        self.models = Models(self.egress, _upstreams(settings), [*settings.models, *models], settings.model)
+        self.retrieval = Retrieval(self.storage, self.files, self.jobs, settings.home)
+        self.conversations = Conversations(self.storage)
+        self.log = Log(self.storage, owner, gap=settings.commit_gap, behind=settings.durability == "behind")
+        limits = Limits(
+            context_tokens=settings.context_tokens,
+            tool_rounds=settings.max_tool_rounds,
+            tool_timeout=settings.tool_timeout,
+            source_timeout=settings.source_timeout,
+            runs=settings.max_runs,
+        )
+        self.runner = Runner(self.storage, self.log, self.models.resolve, self.retrieval.search, limits)
+        self.turns = Turns(self.storage, self.log, self.runner)
+
+    def _include_routes(self) -> None:
+        for routes in (
+            turn_routes(self.turns),
+            conversation_routes(self.conversations),
+            file_routes(self.files),
+            retrieval_routes(self.retrieval),
+            serving_routes(self.models, self.egress, self.retrieval.embedder),
+            _health_routes(self),
+        ):
+            self.include_router(routes)
+
+    def _body_limit(self, path: str) -> int | None:
+        if not is_ours(path):
+            return None
+        return self.settings.max_upload + _FORM_OVERHEAD if path == "/v1/files" else self.settings.max_body
+
+    async def _discover(self) -> None:
+        """Adds model servers that listen on this machine, for a configuration that names none."""
+        for upstream in await on_loopback(self.egress, _own_port()):
+            self.models.add_upstream(upstream)
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[Any]:
+    """Starts the rooms from the ground up, runs the user's lifespan, and stops them in the opposite order."""
+    assert isinstance(app, Backtalk)  # noqa: S101  # it is handed to no other application
+    async with contextlib.AsyncExitStack() as stack:
+        await upgrade(app.storage)
+        stack.push_async_callback(app.storage.close)
+        stack.push_async_callback(app.egress.close)
+        for room in (app.log, app.files, app.jobs, app.runner):
+            await room.start()
+            stack.push_async_callback(room.stop)
+        if app.settings.discover and not app.models.upstreams:
+            await app._discover()
+        state = await stack.enter_async_context(app._inner_lifespan(app)) if app._inner_lifespan else None
+        yield state
+
+
+def _upstreams(settings: Settings) -> list[Upstream]:
+    """The model servers of the settings, then those whose keys are in the environment."""
+    found = []
+    if settings.upstream:
+        key = settings.upstream_key.get_secret_value() if settings.upstream_key else None
+        found.append(Upstream("upstream", settings.upstream, key))
+    for entry in settings.upstreams:
+        key = entry.api_key.get_secret_value() if entry.api_key else None
+        found.append(Upstream(entry.name, entry.url, key, tuple(entry.models)))
+    return [*found, *(from_environ(os.environ, _own_port()) if settings.discover else ())]
+
+
+def _own_port() -> int | None:
+    """The port of this server where `backtalk serve` told it, so that it never takes itself for a model server."""
+    port = os.environ.get("BACKTALK_PORT", "")
+    return int(port) if port.isdigit() else None
+
+
+def _health_routes(app: Backtalk) -> APIRouter:
+    api = APIRouter(tags=["Health"])
+
+    @api.get("/healthz", summary="Whether the process serves", response_model=None)
+    async def healthz() -> Response:
+        return JSON({"status": "ok", "version": __version__})
+
+    @api.get("/readyz", summary="Whether requests would succeed", response_model=None)
+    async def readyz() -> Response:
+        try:
+            async with asyncio.timeout(5):
+                revision = await app.storage.read(current)
+        except (BacktalkError, TimeoutError) as error:
+            return JSON({"status": "unavailable", "database": str(error) or "no answer"}, status_code=503)
+        ready = revision == head()
+        return JSON({"status": "ok" if ready else "migrating", "schema": revision}, status_code=200 if ready else 503)
+
+    return api
