@@ -5,6 +5,7 @@ import importlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -26,14 +27,16 @@ def import_every_store() -> None:
 
 
 def differences(connection: Connection) -> list[str]:
-    options = {"compare_type": True, "compare_server_default": True, "include_name": _is_a_rooms_own}
+    def belongs_here(thing: Any, name: str | None, kind: str, _reflected: bool, _compared: Any) -> bool:
+        """Full-text tables of SQLite make shadow tables; an index may be meant for some databases only (`ddl_if`)."""
+        if kind == "table":
+            return "fts" not in (name or "")
+        condition = getattr(thing, "_ddl_if", None)
+        return condition is None or condition._should_execute(None, thing, connection)
+
+    options = {"compare_type": True, "compare_server_default": True, "include_object": belongs_here}
     context = MigrationContext.configure(connection, opts={**options, "target_metadata": metadata})
     return [str(difference) for difference in compare_metadata(context, metadata)]
-
-
-def _is_a_rooms_own(name: str | None, kind: str, _parents: object) -> bool:
-    """Full-text tables of SQLite make shadow tables of their own, which no metadata knows."""
-    return kind != "table" or name is None or "fts" not in name
 
 
 async def test_the_migrated_schema_is_what_the_rooms_declare(storage: Storage) -> None:
@@ -87,6 +90,7 @@ from backtalk.storage.migrate import current, head, upgrade
 
 async def main():
     storage = open_storage(sys.argv[1])
+    print("ready", flush=True)
     sys.stdin.readline()
     await upgrade(storage)
     assert await storage.read(current) == head()
@@ -97,21 +101,21 @@ asyncio.run(main())
 
 
 async def test_processes_that_start_at_once_all_come_up(database: str) -> None:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     starting = [
-        subprocess.Popen(
-            [sys.executable, "-c", START, database], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        subprocess.Popen([sys.executable, "-c", START, database], text=True, **pipes)  # type: ignore[call-overload]
         for _ in range(STARTERS)
     ]
     for process in starting:
-        assert process.stdin is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in starting:
         process.stdin.write("go\n")
         process.stdin.flush()
     ends = await asyncio.gather(*(asyncio.to_thread(process.communicate) for process in starting))
     assert [(process.returncode, end[1]) for process, end in zip(starting, ends, strict=True)] == [(0, "")] * STARTERS
 
 
-@pytest.mark.parametrize("url", ["oracle://x", "sqlite+nonsense://", "mysql://user@127.0.0.1:1/none"])
+@pytest.mark.parametrize("url", ["oracle://x", "nonsense://x", "mysql://user@127.0.0.1:1/none"])
 async def test_a_database_that_cannot_be_opened_says_so_in_words(url: str) -> None:
     with pytest.raises(Exception) as raised:
         storage = open_storage(url)

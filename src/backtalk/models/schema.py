@@ -8,6 +8,8 @@ Guess = Callable[[str, Schema], Any]
 """What a string or number field might hold, by its name and schema; None when there is no idea."""
 
 _DEPTH = 12
+_SIMPLE = 3
+"""From this depth on only what is required, and the plainest option: schemas may refer to themselves."""
 _FORMATS = {
     "date-time": "2026-01-01T00:00:00Z",
     "date": "2026-01-01",
@@ -82,22 +84,24 @@ class _Filler:
         return found
 
     def _pick(self, options: list[Any], depth: int) -> Any:
-        """The first option that is not null, or null where the schema would never end."""
+        """The first option that is not null; deep down null, or the option that refers to the fewest others."""
         nulls = [option for option in options if self._resolved(option).get("type") == "null"]
         others = [option for option in options if option not in nulls]
-        return nulls[0] if nulls and (depth >= _DEPTH // 2 or not others) else others[0]
+        if nulls and (depth >= _SIMPLE or not others):
+            return nulls[0]
+        return min(others, key=lambda one: str(self._resolved(one)).count("$ref")) if depth >= _SIMPLE else others[0]
 
     def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
         properties = schema.get("properties") or {}
         required = schema.get("required") or []
-        names = required if depth >= _DEPTH // 2 else [*properties, *(n for n in required if n not in properties)]
+        names = required if depth >= _SIMPLE else [*properties, *(n for n in required if n not in properties)]
         return {name: self.value(properties.get(name, True), name, depth + 1) for name in names if depth < _DEPTH}
 
     def _array(self, schema: Schema, name: str, depth: int) -> list[Any]:
         if depth >= _DEPTH:
             return []
         prefix = [self.value(item, name, depth + 1) for item in schema.get("prefixItems") or ()]
-        least = schema.get("minItems", 0 if depth >= _DEPTH // 2 else 1)
+        least = schema.get("minItems", 0 if depth >= _SIMPLE else 1)
         count = min(max(least - len(prefix), 0), schema.get("maxItems", least))
         return prefix + [self.value(schema.get("items", True), name, depth + 1) for _ in range(count)]
 
@@ -119,7 +123,7 @@ def _type(schema: Schema, depth: int) -> str:
     kind = schema.get("type")
     if isinstance(kind, list):
         others = [one for one in kind if one != "null"]
-        kind = "null" if not others or ("null" in kind and depth >= _DEPTH // 2) else others[0]
+        kind = "null" if not others or ("null" in kind and depth >= _SIMPLE) else others[0]
     if isinstance(kind, str):
         return kind
     return "object" if "properties" in schema else "array" if "items" in schema else "string"

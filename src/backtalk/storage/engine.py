@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import queue
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -176,6 +177,7 @@ def _sqlite_engine(path: str, *, writer: bool) -> Engine:
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions are begun below, not guessed by the driver
+        _use_wal(connection)
         for pragma in _PRAGMAS if writer else (*_PRAGMAS, "query_only=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
@@ -186,8 +188,21 @@ def _sqlite_engine(path: str, *, writer: bool) -> Engine:
     return engine
 
 
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switches a new database to WAL. For this one statement SQLite does not wait for other processes: we do."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(random.uniform(0.005, 0.02))  # noqa: S311  # jitter, not a secret
+
+
 # synchronous=FULL: an acknowledged commit survives power loss. A checkpoint of 4,000 pages stays rare.
-_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "wal_autocheckpoint=4000", "cache_size=-16000")
+_PRAGMAS = ("synchronous=FULL", "foreign_keys=ON", "wal_autocheckpoint=4000", "cache_size=-16000")
 
 
 def _is_passing(error: DBAPIError) -> bool:

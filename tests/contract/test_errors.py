@@ -1,0 +1,88 @@
+"""What goes wrong, and how it is told."""
+
+import json
+from typing import Any
+
+import httpx2
+import pytest
+
+
+def envelope(reply: httpx2.Response) -> dict[str, Any]:
+    body: dict[str, Any] = reply.json()
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert body["error"]["message"]
+    return body["error"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.wire("E3", "E1")
+@pytest.mark.parametrize("path", ["/responses", "/chat/completions", "/embeddings"])
+def test_an_unknown_model(http: httpx2.Client, path: str) -> None:
+    body = {"model": "no-such-model", "input": "Hello", "messages": [{"role": "user", "content": "Hello"}]}
+    reply = http.post(path, json=body)
+    assert reply.status_code == 404
+    error = envelope(reply)
+    assert (error["code"], error["param"]) == ("model_not_found", "model")
+
+
+@pytest.mark.wire("E4")
+def test_unknown_urls_and_methods(http: httpx2.Client) -> None:
+    reply = http.get("/nonsense")
+    assert (reply.status_code, envelope(reply)["code"]) == (404, "unknown_url")
+    reply = http.put("/responses")
+    assert reply.status_code == 405
+    envelope(reply)
+
+
+@pytest.mark.wire("E5")
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"{", "application/json"),
+        (b"", "application/json"),
+        (b"null", "application/json"),
+        (b"[]", "application/json"),
+        (b'{"input": "x"}', "text/plain"),
+        (b'{"input": "\\ud800"}', "application/json"),
+        (b'{"input": "\xff"}', "application/json"),
+        (b"[" * 100_000, "application/json"),
+        (b'{"input": NaN}', "application/json"),
+        (b'{"input": "x", "temperature": 1e999}', "application/json"),
+    ],
+)
+def test_what_is_not_json(http: httpx2.Client, content: bytes, kind: str) -> None:
+    reply = http.post("/responses", content=content, headers={"content-type": kind})
+    assert reply.status_code == 400
+    envelope(reply)
+
+
+@pytest.mark.wire("E6")
+def test_request_ids(http: httpx2.Client) -> None:
+    replies = [http.get("/models"), http.get("/nonsense"), http.post("/responses", json={"input": "Hello", "stream": True})]
+    ids = [reply.headers["x-request-id"] for reply in replies]
+    assert len(set(ids)) == 3
+    assert all(value.startswith("req_") for value in ids)
+    assert all(reply.headers["openai-version"] == "2020-10-01" for reply in replies)
+
+
+@pytest.mark.wire("E7")
+def test_the_unknown_is_ignored(http: httpx2.Client) -> None:
+    body = {"input": "Hello", "client_metadata": {"a": 1}, "prompt_cache_key": "k", "include": ["some.thing"]}
+    reply = http.post("/responses?beta=true", json=body, headers={"x-client-request-id": "1", "openai-beta": "x"})
+    assert reply.status_code == 200
+    assert reply.json()["prompt_cache_key"] == "k"
+
+
+@pytest.mark.wire("E8")
+def test_a_body_over_the_limit(http: httpx2.Client) -> None:
+    body = json.dumps({"input": "x" * (9 * 2**20)}).encode()
+    reply = http.post("/responses", content=body, headers={"content-type": "application/json"})
+    assert reply.status_code == 413
+    envelope(reply)
+
+    def pieces() -> Any:
+        for _ in range(10):
+            yield b" " * 2**20
+
+    chunked = http.post("/responses", content=pieces(), headers={"content-type": "application/json"})
+    assert chunked.status_code == 413
+    assert http.post("/responses", json={"input": "Hello"}).status_code == 200
