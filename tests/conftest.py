@@ -12,6 +12,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from backtalk.storage import Storage, open_storage
 from backtalk.storage.migrate import upgrade
+from support import lacking
 
 SERVERS = {
     "postgresql": os.environ.get("BACKTALK_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"),
@@ -21,13 +22,6 @@ HOW = {
     "postgresql": "no PostgreSQL at 127.0.0.1:5432: start one, or name one in BACKTALK_TEST_POSTGRES",
     "mariadb": "no MariaDB at 127.0.0.1:3306: start one, or name one in BACKTALK_TEST_MARIADB",
 }
-
-
-def lacking(reason: str) -> None:
-    """Skips a test for what this machine lacks. In CI nothing may be lacking."""
-    if os.environ.get("CI"):
-        pytest.fail(f"CI must have it: {reason}")
-    pytest.skip(reason)
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from sqlalchemy import make_url
 from starlette.responses import Response
 
 from backtalk import __version__
@@ -91,6 +92,15 @@ class Backtalk(FastAPI):
     def add_source(self, source: ContextSource) -> None:
         """Adds a context source: from now on each turn asks it for pieces that may help."""
         self.runner.sources.append(source)
+
+    def describe(self) -> Sequence[tuple[str, str]]:
+        """What was found, in a few words: `backtalk serve` shows it."""
+        upstreams = ", ".join(f"{upstream.name} ({upstream.url})" for upstream in self.models.upstreams)
+        return [
+            ("models", upstreams or "backtalk/extractive, the built-in reader (set BACKTALK_UPSTREAM for a model)"),
+            ("database", make_url(self.settings.database_url).render_as_string(hide_password=True)),
+            ("home", str(self.settings.home)),
+        ]
 
     def _open_rooms(self, models: Sequence[Any]) -> None:
         """Makes every service. Nothing is started and nothing is read here: the lifespan does that."""

@@ -59,7 +59,9 @@ def test_a_tool_loop(sdk: openai.OpenAI, http: httpx2.Client) -> None:
     messages: list[Any] = [{"role": "user", "content": "What's the weather like in San Francisco?"}]
     found = chunks(http, {"messages": messages, "tools": [TOOL]})
     calls = [call for chunk in found for call in chunk["choices"][0]["delta"].get("tool_calls") or ()]
-    assert [("id" in call, "name" in call["function"]) for call in calls] == [(True, True)] + [(False, False)] * (len(calls) - 1)
+    assert [("id" in call, "name" in call["function"]) for call in calls] == [(True, True)] + [(False, False)] * (
+        len(calls) - 1
+    )
     assert json.loads("".join(call["function"]["arguments"] for call in calls)) == {"location": "San Francisco"}
     assert found[-1]["choices"][0]["finish_reason"] == "tool_calls"
     asked = sdk.chat.completions.create(messages=messages, tools=[TOOL], model="scripted")

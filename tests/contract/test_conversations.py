@@ -56,7 +56,7 @@ def test_limits_are_kept(http: httpx2.Client, sdk: openai.OpenAI) -> None:
 def test_an_item_is_read_and_deleted(sdk: openai.OpenAI) -> None:
     conversation = sdk.conversations.create(items=[message("one"), message("two")])
     two, one = list(sdk.conversations.items.list(conversation.id))
-    assert one.id and two.id  # noqa: PT018
+    assert one.id and two.id
     assert sdk.conversations.items.retrieve(one.id, conversation_id=conversation.id) == one
     assert sdk.conversations.items.delete(one.id, conversation_id=conversation.id).id == conversation.id
     assert [item.id for item in sdk.conversations.items.list(conversation.id)] == [two.id]

@@ -57,7 +57,11 @@ def test_what_is_not_json(http: httpx2.Client, content: bytes, kind: str) -> Non
 
 @pytest.mark.wire("E6")
 def test_request_ids(http: httpx2.Client) -> None:
-    replies = [http.get("/models"), http.get("/nonsense"), http.post("/responses", json={"input": "Hello", "stream": True})]
+    replies = [
+        http.get("/models"),
+        http.get("/nonsense"),
+        http.post("/responses", json={"input": "Hello", "stream": True}),
+    ]
     ids = [reply.headers["x-request-id"] for reply in replies]
     assert len(set(ids)) == 3
     assert all(value.startswith("req_") for value in ids)

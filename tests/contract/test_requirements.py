@@ -20,7 +20,11 @@ def named() -> dict[str, set[str]]:
 
 
 def marked(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
-    calls = [mark for mark in node.decorator_list if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.wire"]
+    calls = [
+        mark
+        for mark in node.decorator_list
+        if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.wire"
+    ]
     return [arg.value for call in calls for arg in call.args if isinstance(arg, ast.Constant)]
 
 

@@ -1,13 +1,14 @@
 """`/v1/responses` as clients rely on it, through the official SDK and plain HTTP."""
 
 import json
-import time
 from typing import Any
 
 import openai
 import pytest
-from conftest import Wire
 from openai.types.responses import Response
+from wire import Wire
+
+from support import until
 
 WEATHER = {
     "type": "function",
@@ -15,9 +16,39 @@ WEATHER = {
     "description": "Current weather",
     "parameters": {"type": "object", "properties": {"location": {"type": "string"}}, "required": ["location"]},
 }
-REQUIRED_KEYS = """id object created_at completed_at status background error incomplete_details instructions max_output_tokens
-max_tool_calls model output parallel_tool_calls previous_response_id prompt_cache_key reasoning safety_identifier service_tier
-store temperature text tool_choice tools top_logprobs top_p presence_penalty frequency_penalty truncation usage metadata""".split()
+REQUIRED_KEYS = [
+    "id",
+    "object",
+    "created_at",
+    "completed_at",
+    "status",
+    "background",
+    "error",
+    "incomplete_details",
+    "instructions",
+    "max_output_tokens",
+    "max_tool_calls",
+    "model",
+    "output",
+    "parallel_tool_calls",
+    "previous_response_id",
+    "prompt_cache_key",
+    "reasoning",
+    "safety_identifier",
+    "service_tier",
+    "store",
+    "temperature",
+    "text",
+    "tool_choice",
+    "tools",
+    "top_logprobs",
+    "top_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "truncation",
+    "usage",
+    "metadata",
+]
 
 
 @pytest.mark.wire("R1")
@@ -249,11 +280,3 @@ def test_metadata_is_echoed_and_bounded(sdk: openai.OpenAI) -> None:
         with pytest.raises(openai.BadRequestError) as caught:
             sdk.responses.create(input="Hello", metadata=metadata)  # type: ignore[arg-type]
         assert (caught.value.param or "").startswith("metadata")
-
-
-def until(check: Any, timeout: float = 20) -> None:
-    """Waits for something that must come true."""
-    deadline = time.monotonic() + timeout
-    while not check():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)

@@ -1,13 +1,16 @@
 """Event streams: their form, their numbers, and that nothing is lost or contradicted."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
 import openai
 import pytest
-from conftest import Wire
-from test_responses import WEATHER, until
+from test_responses import WEATHER
+from wire import Wire
+
+from support import until
 
 
 @pytest.mark.wire("S1", "S3")
@@ -77,9 +80,8 @@ def test_a_finished_stream_resumes_at_every_index(wire: Wire) -> None:
 @pytest.mark.wire("S4")
 def test_a_live_stream_resumes_at_every_index(wire: Wire, sdk: openai.OpenAI) -> None:
     running = sdk.responses.create(input="[[pace:0.01]] [[tokens:60]]", background=True)
-    seen: list[bytes] = []
-    for index in range(-1, 40):
-        seen.append(wire.replay(running.id, after=index) if index % 8 == 0 else b"")
+    with ThreadPoolExecutor(12) as pool:  # all of them while the model still speaks
+        seen = list(pool.map(lambda index: wire.replay(running.id, after=index), range(-1, 40, 4)))
     whole = wire.replay(running.id)
     events = wire.checked(whole)
     assert events[1]["type"] == "response.queued"

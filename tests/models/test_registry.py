@@ -40,9 +40,9 @@ def listing(*names: str) -> Any:
 
 @contextlib.asynccontextmanager
 async def two_upstreams() -> AsyncIterator[tuple[Models, FakeUpstream, FakeUpstream]]:
-    async with egress_open() as egress, fake_upstream(listing("text-embed", "a1", "both")) as a:
-        async with fake_upstream(listing("b1", "both", "org/b2")) as b:
-            yield Models(egress, [Upstream("a", a.url), Upstream("b", b.url)]), a, b
+    a_list, b_list = listing("text-embed", "a1", "both"), listing("b1", "both", "org/b2")
+    async with egress_open() as egress, fake_upstream(a_list) as a, fake_upstream(b_list) as b:
+        yield Models(egress, [Upstream("a", a.url), Upstream("b", b.url)]), a, b
 
 
 async def where(models: Models, model_id: str | None) -> tuple[str, str, str]:

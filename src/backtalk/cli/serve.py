@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 import uvicorn
 from uvicorn.importer import ImportFromStringError, import_from_string
+from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from backtalk import __version__
 from backtalk.access.service import Access
@@ -53,21 +54,27 @@ def serve(
         "timeout_graceful_shutdown": grace,
     }
     if reload or workers > 1:
-        typer.echo(_banner(_url(host, port), []))
-        uvicorn.run(app or OURS, reload=reload, workers=None if reload else workers, **options)
+        options |= {"reload": reload, "workers": None if reload else workers}
+    with contextlib.closing(_listen(host, port)) as listener:
+        _serve(app or OURS, listener, options)
+
+
+def _serve(target: str, listener: socket.socket, options: dict[str, Any]) -> None:
+    """Serves on a port that is already taken, so that a mistake there shows before anything is loaded."""
+    port = listener.getsockname()[1]
+    os.environ["BACKTALK_PORT"] = str(port)
+    url = _url(options["host"], port)
+    if options.get("reload") or options.get("workers"):
+        config = uvicorn.Config(target, **options)
+        typer.echo(_banner(url, []))
+        if config.should_reload:
+            ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
+        else:
+            Multiprocess(config, sockets=[listener]).run()
     else:
-        _serve_here(app or OURS, options)
-
-
-def _serve_here(target: str, options: dict[str, Any]) -> None:
-    """One process. The port is taken before anything is loaded, so a mistake shows at once."""
-    with contextlib.closing(_listen(options["host"], options["port"])) as listener:
-        application = _load(target)
-        url = _url(options["host"], listener.getsockname()[1])
-        server = Server(
-            uvicorn.Config(application, **options), started=lambda: typer.echo(_banner(url, _found(application)))
-        )
-        server.run(sockets=[listener])
+        app = _load(target)
+        config = uvicorn.Config(app, **options)
+        Server(config, started=lambda: typer.echo(_banner(url, _found(app)))).run(sockets=[listener])
 
 
 class Server(uvicorn.Server):

@@ -25,10 +25,16 @@ _COMMON = """a about after all also am an and any are as at be because been befo
     us very was we were what when where which while who whom whose why will with would you your tell give please
     called know explain describe say said"""
 _STOPWORDS = frozenset(_COMMON.split())
-_NUMERIC = re.compile(
-    r"^(?:how (?:many|much|old|long|far|tall|large|big|often)|when|what (?:year|date|percent\w*|time))\b", re.I
+_KINDS = (
+    (
+        re.compile(
+            r"(?:how (?:many|much|old|long|far|tall|large|big|often)|when|what (?:year|date|percent|time))\b", re.I
+        ),
+        r"\d",
+    ),
+    (re.compile(r"(?:who|whom|whose)\b", re.I), r"(?<=\w )[A-Z]"),
 )
-_DIGIT = re.compile(r"\d")
+"""What an answer to a kind of question holds: a number, or a name."""
 _LONGEST = 420
 _TRUST = 0.7
 """How much the search's opinion of a passage counts beside the words of its sentences."""
@@ -86,14 +92,14 @@ def quotes(
     if not known:
         return []
     weights = _weights(question, context, [sentence.terms for sentence in known])
-    wants_number = bool(_NUMERIC.match(question.strip()))
+    wanted = next((answer for kind, answer in _KINDS if kind.match(question.strip())), None)
     best = max(scores, default=0.0) or 1.0
 
     def rank(sentence: Sentence) -> float:
         overlap = sum(weights.get(term, 0.0) for term in sentence.terms)
-        number = 0.12 if wants_number and _DIGIT.search(sentence.text) and overlap else 0.0
+        kind = 0.12 if overlap and wanted and re.search(wanted, sentence.text) else 0.0
         length = 0.04 * min(len(sentence.text) / _LONGEST, 2.0)
-        return overlap + number - length
+        return overlap + kind - length
 
     first = max(known, key=lambda s: rank(s) + _TRUST * scores[s.passage] / best + (0.001 if s.passage == 0 else 0))
     return [first, *_others(first, known, weights, most - 1)]

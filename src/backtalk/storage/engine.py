@@ -23,7 +23,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from backtalk.core.errors import BacktalkError, InvalidRequest, Overloaded, StorageFull
@@ -233,7 +233,10 @@ def explain(error: Exception) -> Exception:
 
 def open_storage(url: str) -> Storage:
     """The database at `url`. SQLite's folder is made when it is missing. Raises ValueError with what to do next."""
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ValueError(f"'{url}' is no database URL, such as sqlite:///path or postgresql://…") from error
     if parsed.get_backend_name() == "sqlite":
         path = Path(parsed.database or "backtalk.sqlite")
         path.parent.mkdir(parents=True, exist_ok=True)
