@@ -10,14 +10,14 @@ __version__ = "0.1.0"
 __all__ = ["Backtalk", "Settings", "__version__", "caller"]
 
 if TYPE_CHECKING:
-    from backtalk.access.routes import caller
     from backtalk.app import Backtalk
     from backtalk.core.settings import Settings
+    from backtalk.http.caller import caller
 
 _HOMES = {
     "Backtalk": "backtalk.app",
     "Settings": "backtalk.core.settings",
-    "caller": "backtalk.access.routes",
+    "caller": "backtalk.http.caller",
 }
 
 

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from sqlalchemy import make_url
 from starlette.responses import Response
 
 from backtalk import __version__
@@ -98,7 +97,7 @@ class Backtalk(FastAPI):
         upstreams = ", ".join(f"{upstream.name} ({upstream.url})" for upstream in self.models.upstreams)
         return [
             ("models", upstreams or "backtalk/extractive, the built-in reader (set BACKTALK_UPSTREAM for a model)"),
-            ("database", make_url(self.settings.database_url).render_as_string(hide_password=True)),
+            ("database", self.storage.name),
             ("home", str(self.settings.home)),
         ]
 

@@ -419,6 +419,16 @@ async def test_an_error_inside_the_stream_fails_it(payload: Any) -> None:
     assert "GPU on fire" in error.message
 
 
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [("rate_limit_exceeded", RateLimited), (429, RateLimited), ("context_length_exceeded", InvalidRequest)],
+)
+async def test_an_error_inside_the_stream_keeps_its_meaning(code: Any, kind: type[BacktalkError]) -> None:
+    async with rig(events({"error": {"message": "no", "code": code}})) as r:
+        await r.fails(kind)
+        assert len(r.upstream.requests) == 1
+
+
 async def test_a_line_without_end_is_too_large() -> None:
     async def flood(line: Line) -> None:
         await line.head()

@@ -1,9 +1,8 @@
 import base64
 import contextlib
-import hashlib
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
@@ -18,26 +17,13 @@ from backtalk.http import errors
 from backtalk.http.egress import Egress
 from backtalk.models.base import Upstream
 from backtalk.models.registry import BUILT_IN, Models
+from backtalk.search.wordllama import WordLlama
 from backtalk.serving.routes import routes
 from backtalk.testing import ScriptedModel, client, serve
 
-NAME, DIMENSION = "backtalk/static", 16
-
-
-class HashEmbedder:
-    """Unit vectors that depend on the text and on nothing else."""
-
-    name = NAME
-    dimension = DIMENSION
-
-    def embed(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
-        seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") for text in texts]
-        rows = np.stack([np.random.default_rng(seed).standard_normal(DIMENSION) for seed in seeds]).astype("<f4")
-        unit: np.ndarray[Any, Any] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        return unit
-
-    def count_tokens(self, texts: Sequence[str]) -> int:
-        return sum(len(text.split()) for text in texts)
+NAME = "backtalk/static"
+EMBEDDER = WordLlama()
+DIMENSION = EMBEDDER.dimension
 
 
 class LocalCaller:
@@ -100,7 +86,7 @@ def application(*upstreams: Upstream) -> FastAPI:
         await egress.close()
 
     app = FastAPI(lifespan=lifespan)
-    app.include_router(routes(Models(egress, upstreams, [ScriptedModel]), egress, HashEmbedder()))
+    app.include_router(routes(Models(egress, upstreams, [ScriptedModel]), egress, EMBEDDER))
     errors.install(app, lambda path: path.startswith("/v1"))
     app.add_middleware(LocalCaller)
     return app
@@ -144,14 +130,16 @@ def test_an_unknown_model_is_not_found(alone: openai.OpenAI) -> None:
 
 def test_embeddings_in_both_encodings_are_the_same(alone: openai.OpenAI) -> None:
     texts = ["the sea", "the sky", ""]
-    expected = HashEmbedder().embed(texts)
+    expected = EMBEDDER.embed(texts)
     packed = alone.embeddings.create(model=NAME, input=texts)
     plain = alone.embeddings.create(model=NAME, input=texts, encoding_format="float")
     for answer in (packed, plain):
         assert [one.index for one in answer.data] == [0, 1, 2]
         assert np.allclose([one.embedding for one in answer.data], expected, atol=1e-6)
         assert answer.model == NAME
-        assert (answer.usage.prompt_tokens, answer.usage.total_tokens) == (4, 4)
+        assert answer.usage.prompt_tokens == answer.usage.total_tokens == sum(EMBEDDER.count_tokens(texts))
+    own_name = alone.embeddings.create(model=EMBEDDER.name, input="the sea")
+    assert own_name.data[0].embedding == packed.data[0].embedding
     single = alone.embeddings.create(model=NAME, input="the sea")
     assert np.allclose(single.data[0].embedding, expected[0], atol=1e-6)
 
@@ -162,19 +150,19 @@ def test_base64_is_little_endian_float32(alone: openai.OpenAI) -> None:
     assert isinstance(raw, dict)
     packed = base64.b64decode(raw["data"][0]["embedding"])
     assert len(packed) == 4 * DIMENSION
-    assert np.allclose(np.frombuffer(packed, "<f4"), HashEmbedder().embed(["the sea"])[0])
+    assert np.allclose(np.frombuffer(packed, "<f4"), EMBEDDER.embed(["the sea"])[0])
 
 
 def test_fewer_dimensions_are_cut_and_of_unit_length(alone: openai.OpenAI) -> None:
     vector = np.array(alone.embeddings.create(model=NAME, input="the sea", dimensions=4).data[0].embedding)
-    whole = HashEmbedder().embed(["the sea"])[0][:4]
+    whole = EMBEDDER.embed(["the sea"])[0][:4]
     assert np.allclose(vector, whole / np.linalg.norm(whole), atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("body", "param", "code"),
     [
-        ({"input": "x", "dimensions": 17}, "dimensions", "invalid_value"),
+        ({"input": "x", "dimensions": 257}, "dimensions", "invalid_value"),
         ({"input": "x", "dimensions": 0}, "dimensions", "invalid_value"),
         ({"input": []}, "input", "invalid_value"),
         ({"input": 5}, "input", "invalid_value"),

@@ -6,7 +6,6 @@ want to know.
 """
 
 from collections.abc import Callable, Collection
-from functools import partial
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -18,6 +17,7 @@ from backtalk.access.service import Access, is_well_formed
 from backtalk.core.errors import BacktalkError, Forbidden, Misdirected, Unauthorized
 from backtalk.domain.caller import Caller
 from backtalk.http.errors import render
+from backtalk.http.paths import path_of
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _FORWARDING = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"})
@@ -53,8 +53,8 @@ class Gate:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        scope.setdefault("state", {})["find_caller"] = partial(self.find_caller, scope)
-        if self.is_ours(_path(scope)):
+        scope.setdefault("state", {})["find_caller"] = self.find_caller
+        if self.is_ours(path_of(scope)):
             await self._guard(scope, receive, send)
         else:
             await self.app(scope, receive, send)
@@ -84,7 +84,7 @@ class Gate:
 
     def _is_open(self, scope: Scope) -> bool:
         """Public paths, and the probe `HEAD /` by which some clients look whether anyone is there."""
-        return self.is_public(_path(scope)) or (_path(scope) == "/" and scope.get("method") == "HEAD")
+        return self.is_public(path_of(scope)) or (path_of(scope) == "/" and scope.get("method") == "HEAD")
 
     def _check_address(self, scope: Scope, headers: Headers) -> None:
         """Against DNS rebinding (a foreign name that points here) and foreign pages (an Origin that is not ours)."""
@@ -112,12 +112,6 @@ class Gate:
         if _is_local(scope, headers):
             return Caller()
         raise _no_key_yet()
-
-
-def _path(scope: Scope) -> str:
-    """The path as the routes know it, without the prefix that a mount or `--root-path` adds."""
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
 
 
 def _unauthorized(secret: str) -> Unauthorized:

@@ -1,6 +1,7 @@
 """What all commands share: the settings, the database, and how a mistake is told."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import NoReturn, TypeVar
@@ -64,6 +65,5 @@ async def _opened(url: str) -> AsyncIterator[Storage]:
 
 
 def shown(url: str) -> str:
-    """A database URL without its password."""
-    head, at, tail = url.rpartition("@")
-    return f"{head.rpartition(':')[0]}:***@{tail}" if at and head.count(":") > 1 else url
+    """A database URL without its user and password."""
+    return re.sub(r"^(\w+(\+\w+)?://)?.*@", r"\1***@", url)

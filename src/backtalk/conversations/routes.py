@@ -5,13 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Depends
 from starlette.responses import Response
 
-from backtalk.access.routes import caller
 from backtalk.conversations.service import Conversations, check_id
 from backtalk.conversations.wire import AddItems, CreateConversation, UpdateConversation
 from backtalk.core.errors import InvalidRequest
 from backtalk.domain.caller import Caller
 from backtalk.domain.intake import take_items, take_metadata
 from backtalk.domain.items import Item
+from backtalk.http.caller import caller
 from backtalk.http.paging import After, Cursor, Limit20, Order, page
 from backtalk.http.route import JSON, router
 

@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection
-
 from backtalk.conversations import store
 from backtalk.core.errors import InvalidRequest, NotFound
 from backtalk.core.ids import new_id
 from backtalk.domain.caller import Caller
 from backtalk.domain.items import Item, id_prefix
 from backtalk.http.paging import Cursor
-from backtalk.storage import Storage
+from backtalk.storage import Connection, Storage
 
 
 class Conversations:

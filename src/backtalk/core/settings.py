@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from platformdirs import user_data_path
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -70,6 +70,12 @@ class Settings(BaseSettings):
         default=[], description="Origins whose pages may call this server, separated by commas."
     )
     strict: bool = Field(default=False, description="Refuse unknown body fields with 400 instead of ignoring them.")
+
+    @field_validator("models", "hosts", "origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """Lists of names are written with commas in the environment."""
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
     def __init__(self, **values: object) -> None:
         super().__init__(**values)  # type: ignore[arg-type]  # pydantic validates; names are the fields above

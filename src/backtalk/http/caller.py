@@ -12,6 +12,6 @@ async def caller(request: Request) -> Caller:
     """
     state = request.scope["state"]
     if "caller" not in state:
-        state["caller"] = await state["find_caller"]()
+        state["caller"] = await state["find_caller"](request.scope)
     known: Caller = state["caller"]
     return known

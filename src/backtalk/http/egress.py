@@ -7,7 +7,7 @@ unless told to; no cookie is kept. What fails is raised as `UpstreamError` with 
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -57,8 +57,10 @@ class Egress:
         """Sends a request and gives its reply, whatever the status but a redirect. Leaving closes an unread reply."""
         session = self._open_session()
         origin = origin_of(url)
-        with _as_upstream_errors(origin, "unavailable"):
+        try:
             response = await session.request(method, url, headers=headers, data=body, allow_redirects=False)
+        except Exception as error:
+            raise _upstream_error(error, origin, begun=False) from error
         reply = None
         try:
             if 300 <= response.status < 400:
@@ -102,8 +104,10 @@ class Reply:
 
     async def read(self) -> bytes:
         """What the network brought since the last read, or b"" at the end."""
-        with _as_upstream_errors(self.origin, "broken"):
+        try:
             return await self._response.content.readany()
+        except Exception as error:
+            raise _upstream_error(error, self.origin, begun=True) from error
 
     async def body(self, limit: int = MAX_BODY) -> bytes:
         """The whole body. Raises UpstreamError upstream_too_large beyond `limit` bytes."""
@@ -149,33 +153,20 @@ def _protocol_error(message: str) -> UpstreamError:
     return UpstreamError(message, reason="upstream_protocol_error")
 
 
-@contextlib.contextmanager
-def _as_upstream_errors(origin: str, phase: str) -> Iterator[None]:
-    """Turns what aiohttp raises into UpstreamError. `phase` is "unavailable" before the head has come, then "broken"."""
-    try:
-        yield
-    except Exception as error:
-        mapped = _map(error, origin, phase)
-        if mapped is None:
-            raise
-        raise mapped from error
-
-
-def _map(error: Exception, origin: str, phase: str) -> UpstreamError | None:
+def _upstream_error(error: Exception, origin: str, *, begun: bool) -> UpstreamError:
+    """What aiohttp raised, as ours. `begun` says that the head of the answer had come."""
     import aiohttp  # noqa: PLC0415  # lazy: already loaded when an error of its kind comes
 
     unreached = isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError, ssl.SSLError))
     if isinstance(error, TimeoutError) and not unreached:
         return UpstreamError(f"{origin} stayed silent for too long.", reason="upstream_timeout", status=504)
-    if unreached or (phase == "unavailable" and isinstance(error, (aiohttp.ClientConnectionError, OSError))):
+    if unreached or (not begun and isinstance(error, (aiohttp.ClientConnectionError, OSError))):
         return _unavailable(f"{origin} cannot be reached ({_why(error)}). Is it running, and is the URL right?")
     if isinstance(error.__cause__, aiohttp.http_exceptions.ContentEncodingError):
         return _protocol_error(f"{origin} sent a body that cannot be decompressed.")
     if isinstance(error, (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError)):
         return ConnectionFailed(f"{origin} broke off its answer.", reason="upstream_error")
-    if isinstance(error, (aiohttp.ClientError, aiohttp.http.HttpProcessingError, ValueError)):
-        return _protocol_error(f"{origin} did not answer with proper HTTP ({type(error).__name__}).")
-    return None
+    return _protocol_error(f"{origin} did not answer with proper HTTP ({type(error).__name__}).")
 
 
 def _unavailable(message: str) -> ConnectionFailed:

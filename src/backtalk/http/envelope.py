@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from backtalk.core.errors import TooLarge
 from backtalk.core.ids import new_id
 from backtalk.http.errors import render
+from backtalk.http.paths import path_of
 
 
 class Envelope:
@@ -21,7 +22,7 @@ class Envelope:
         self.limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limit = self.limit(scope["path"]) if scope["type"] == "http" else None
+        limit = self.limit(path_of(scope)) if scope["type"] == "http" else None
         if limit is None:
             await self.app(scope, receive, send)
             return

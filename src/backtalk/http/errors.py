@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from backtalk.core.errors import BacktalkError, InvalidRequest, MethodNotAllowed, NotFound, TooLarge, UnsupportedMedia
+from backtalk.http.paths import path_of
 
 log = logging.getLogger("backtalk")
 IsOurs = Callable[[str], bool]
@@ -36,18 +37,18 @@ def install(app: FastAPI, is_ours: IsOurs) -> None:
 
     async def validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101
-        if not is_ours(request.url.path):
+        if not is_ours(path_of(request.scope)):
             return await request_validation_exception_handler(request, error)
         return render(from_validation(error.errors()))
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
-        if not is_ours(request.url.path):
+        if not is_ours(path_of(request.scope)):
             return await http_exception_handler(request, error)
         return render(from_http(request, error))
 
     async def unexpected(request: Request, error: Exception) -> Response:
-        log.error("unexpected error at %s %s", request.method, request.url.path, exc_info=error)
+        log.error("unexpected error at %s %s", request.method, path_of(request.scope), exc_info=error)
         return render(BacktalkError("The server made a mistake and has logged it. Trying again may help."))
 
     app.add_exception_handler(BacktalkError, ours)
@@ -61,9 +62,9 @@ def from_http(request: Request, error: HTTPException) -> BacktalkError:
     if isinstance(error.__cause__, BacktalkError):  # raised while FastAPI read the body
         return error.__cause__
     if error.status_code == 404:
-        return NotFound(f"Unknown request URL: {request.method} {request.url.path}.", code="unknown_url")
+        return NotFound(f"Unknown request URL: {request.method} {path_of(request.scope)}.", code="unknown_url")
     if error.status_code == 405:
-        return MethodNotAllowed(f"{request.method} is not allowed on {request.url.path}.", headers=error.headers)
+        return MethodNotAllowed(f"{request.method} is not allowed on {path_of(request.scope)}.", headers=error.headers)
     kinds: dict[int, type[BacktalkError]] = {413: TooLarge, 415: UnsupportedMedia}
     return kinds.get(error.status_code, InvalidRequest)(str(error.detail))
 

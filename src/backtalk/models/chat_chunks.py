@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from backtalk.core.errors import UpstreamError
+from backtalk.core.errors import BacktalkError, InvalidRequest, RateLimited, UpstreamError
 from backtalk.core.ids import new_id
 from backtalk.domain.model import (
     CitationDelta,
@@ -97,7 +97,7 @@ class ChatDeltas:
         self.reason: str | None = None
         self._server = server
         self._usage: Usage | None = None
-        self._failure: UpstreamError | None = None
+        self._failure: BacktalkError | None = None
         self._calls: dict[int, str] = {}
         self._marks = _Marks(sources) if sources else None
 
@@ -116,14 +116,14 @@ class ChatDeltas:
                     break
                 if data:
                     self._chunk(self._parse(data), out)
-        except UpstreamError as error:
+        except BacktalkError as error:
             if not out:
                 raise
             self._failure = error
         return out
 
     def check(self) -> None:
-        """Raises the UpstreamError that `feed` has met."""
+        """Raises the error that `feed` has met."""
         if self._failure:
             raise self._failure
 
@@ -201,10 +201,16 @@ class ChatDeltas:
         new = call.id and call.function and call.function.name and index in self._calls
         return max(self._calls) + 1 if new and call.id != self._calls[index] else index
 
-    def _failed(self, chunk: _Chunk) -> UpstreamError:
-        error = chunk.error
-        message = error.get("message") if isinstance(error, dict) else error or chunk.message
-        return UpstreamError(f"{self._server} failed: {message or 'it gave no reason'}")
+    def _failed(self, chunk: _Chunk) -> BacktalkError:
+        """The error for one that came inside the stream, after the status had said 200."""
+        fields = chunk.error if isinstance(chunk.error, dict) else {"message": chunk.error or chunk.message}
+        message = f"{self._server} failed: {fields.get('message') or 'it gave no reason'}"
+        match fields.get("code"):
+            case "rate_limit_exceeded" | 429:
+                return RateLimited(message)
+            case "context_length_exceeded" as code:
+                return InvalidRequest(message, code=code)
+        return UpstreamError(message)
 
     def _nonsense(self, what: str) -> UpstreamError:
         return UpstreamError(f"{self._server} {what}.", reason="upstream_protocol_error")

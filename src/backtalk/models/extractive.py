@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ _FOLLOW_UP = re.compile(
     re.IGNORECASE,
 )
 _SHORT = 2
+_WORDS_IN_A_READ = 4
 _QUOTED = re.compile(f"[{CJK}]")
 _NOTHING = "I found nothing in the files that answers this."
 _NOTHING_IN = (
@@ -43,16 +45,16 @@ class ExtractiveReader:
     id = "backtalk/extractive"
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
-        """As `domain.model.Model.stream`, a word for each read."""
-        for delta in _finished(_answer(prompt), prompt):
-            yield [delta]
+        """As `domain.model.Model.stream`, a few words for each read."""
+        deltas = _finished(_answer(prompt), prompt)
+        while read := list(islice(deltas, _WORDS_IN_A_READ)):
+            yield read
             await asyncio.sleep(0)
 
 
 def _answer(prompt: Prompt) -> Iterator[Delta]:
-    users = [text_of(item) for item in prompt.items if is_user_message(item)]
-    question = users[-1].strip() if users else ""
-    context = users[-2].strip() if len(users) > 1 and _is_follow_up(question) else ""
+    question = _last_question(prompt.items)
+    context = _question_before(prompt.items) if _is_follow_up(question) else ""
     fresh = _since_user(prompt.items)
     searches = [item for item in fresh if item.get("type") == "file_search_call"]
     tool = _tool_to_call(prompt, question, fresh, bool(searches))
@@ -63,6 +65,16 @@ def _answer(prompt: Prompt) -> Iterator[Delta]:
         yield from _json(prompt, "".join(delta.text for delta in spoken if isinstance(delta, TextDelta)))
     else:
         yield from _spoken(question, context, searches, prompt)
+
+
+def _last_question(items: Sequence[Item]) -> str:
+    return next((text_of(item).strip() for item in reversed(items) if is_user_message(item)), "")
+
+
+def _question_before(items: Sequence[Item]) -> str:
+    """What the assistant answered last."""
+    answered = max((place for place, item in enumerate(items) if item.get("role") == "assistant"), default=0)
+    return _last_question(items[:answered])
 
 
 def _since_user(items: list[Item]) -> list[Item]:

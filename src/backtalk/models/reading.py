@@ -36,7 +36,7 @@ _KINDS = (
 )
 """What an answer to a kind of question holds: a number, or a name."""
 _LONGEST = 420
-_TRUST = 0.7
+_TRUST = 1.0
 """How much the search's opinion of a passage counts beside the words of its sentences."""
 _WORTH = 0.2
 """The share of the question that a further quote must add."""

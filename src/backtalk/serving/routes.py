@@ -11,7 +11,8 @@ from backtalk.http.caller import caller
 from backtalk.http.egress import Egress
 from backtalk.http.route import JSON, router
 from backtalk.models.registry import Models
-from backtalk.serving.service import Embedder, Serving
+from backtalk.search.base import Embedder
+from backtalk.serving.service import Serving
 from backtalk.serving.wire import EmbeddingsBody
 
 CallerOf = Annotated[Caller, Depends(caller)]

@@ -2,8 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -13,27 +12,16 @@ from backtalk.http.egress import Egress
 from backtalk.models.base import Upstream
 from backtalk.models.refusals import refusal
 from backtalk.models.registry import Models
+from backtalk.search.base import Embedder
 
 if TYPE_CHECKING:
     import numpy as np
 
 Input: TypeAlias = str | list[str] | list[int] | list[list[int]]
+STATIC = "backtalk/static"
+"""The model id of the search's own embedder. It answers to the embedder's own name too."""
 MOST_INPUTS = 2048
 _MOST_ANSWER = 256 * 2**20
-
-
-class Embedder(Protocol):
-    """The search's own embedder: texts to unit vectors, float32, a row for each text."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def dimension(self) -> int: ...
-
-    def embed(self, texts: Sequence[str]) -> "np.ndarray[Any, Any]": ...
-
-    def count_tokens(self, texts: Sequence[str]) -> int: ...
 
 
 class Serving:
@@ -46,7 +34,7 @@ class Serving:
 
     async def cards(self) -> list[ModelCard]:
         """All models, the embedder's among them."""
-        return [*await self._models.list(), ModelCard(self._embedder.name, owned_by="backtalk")]
+        return [*await self._models.list(), ModelCard(STATIC, owned_by="backtalk")]
 
     async def card(self, model_id: str) -> ModelCard:
         """Raises ModelNotFound for what is not listed."""
@@ -60,11 +48,11 @@ class Serving:
     async def embed(self, body: dict[str, Any]) -> bytes | dict[str, Any]:
         """Answers the body of an embeddings request; an upstream's answer is handed on as it came."""
         model = body["model"]
-        if model == self._embedder.name:
+        if model in (STATIC, self._embedder.name):
             return await self._embed_here(body)
         found = await self._models.find_upstream(model)
         if found is None:
-            raise ModelNotFound(model, self._embedder.name)
+            raise ModelNotFound(model, STATIC)
         return await self._embed_there(*found, body)
 
     async def _embed_here(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -73,21 +61,22 @@ class Serving:
         if dimensions > self._embedder.dimension:
             most = self._embedder.dimension
             raise InvalidRequest(
-                f"{self._embedder.name} has {most} dimensions, not {dimensions}.",
+                f"{STATIC} has {most} dimensions, not {dimensions}.",
                 param="dimensions",
                 code="invalid_value",
             )
-        return await asyncio.to_thread(self._answer, texts, dimensions, body.get("encoding_format") or "float")
+        answer = await asyncio.to_thread(self._answer, texts, dimensions, body.get("encoding_format") or "float")
+        return answer | {"model": body["model"]}
 
     def _answer(self, texts: list[str], dimensions: int, encoding: str) -> dict[str, Any]:
         vectors = _shortened(self._embedder.embed(texts), dimensions)
-        tokens = self._embedder.count_tokens(texts)
+        tokens = sum(self._embedder.count_tokens(texts))
         encode = _base64 if encoding == "base64" else _floats
         data = [
             {"object": "embedding", "index": place, "embedding": encode(vector)} for place, vector in enumerate(vectors)
         ]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return {"object": "list", "data": data, "model": self._embedder.name, "usage": usage}
+        return {"object": "list", "data": data, "usage": usage}
 
     async def _embed_there(self, upstream: Upstream, name: str, body: dict[str, Any]) -> bytes:
         headers = {"content-type": "application/json", **upstream.headers()}

@@ -9,4 +9,15 @@ from sqlalchemy import Connection
 from backtalk.storage.engine import Storage, open_storage
 from backtalk.storage.schema import Blob, Json, LongText, RowId, SmallText, metadata, table
 
-__all__ = ["Blob", "Connection", "Json", "LongText", "RowId", "SmallText", "Storage", "metadata", "open_storage", "table"]
+__all__ = [
+    "Blob",
+    "Connection",
+    "Json",
+    "LongText",
+    "RowId",
+    "SmallText",
+    "Storage",
+    "metadata",
+    "open_storage",
+    "table",
+]

@@ -56,6 +56,11 @@ class Storage:
         """`sqlite`, `postgresql`, `mysql` or `mariadb`."""
         return self.engine.dialect.name
 
+    @property
+    def name(self) -> str:
+        """The database's URL, without its password."""
+        return self.engine.url.render_as_string(hide_password=True)
+
     async def read(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `function(connection, …)` in a transaction of its own; it must only read."""
         return await self._run(partial(self._transact, function, args, kwargs))
@@ -236,7 +241,7 @@ def open_storage(url: str) -> Storage:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise ValueError(f"'{url}' is no database URL, such as sqlite:///path or postgresql://…") from error
+        raise ValueError("This is no database URL, such as sqlite:///path or postgresql://…") from error
     if parsed.get_backend_name() == "sqlite":
         path = Path(parsed.database or "backtalk.sqlite")
         path.parent.mkdir(parents=True, exist_ok=True)

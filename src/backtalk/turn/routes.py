@@ -6,9 +6,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from backtalk.access.routes import caller
 from backtalk.core.errors import BacktalkError, InvalidRequest
 from backtalk.domain.caller import Caller
+from backtalk.http.caller import caller
 from backtalk.http.paging import After, Cursor, Limit20, Order, page
 from backtalk.http.route import JSON, router
 from backtalk.http.sse import EventStream

@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
-from sqlalchemy import Connection
 
 from backtalk.conversations import store as conversations
 from backtalk.conversations.service import with_id
@@ -22,7 +21,7 @@ from backtalk.domain.model import Model, Prompt, Usage
 from backtalk.domain.turn import ContextSource, SearchFiles, TurnRequest
 from backtalk.events import Fenced, Log, Writer, ephemeral
 from backtalk.events.log import Dead, EphemeralWriter
-from backtalk.storage import Storage
+from backtalk.storage import Connection, Storage
 from backtalk.turn import store
 from backtalk.turn.budget import fit, tokens_of
 from backtalk.turn.context import gather, receipt, with_pieces
@@ -39,7 +38,7 @@ RECOVER_SECONDS = 5.0
 class Resolve(Protocol):
     """How a model id becomes a model: (the model, its name at its server, its canonical id). Raises ModelNotFound."""
 
-    async def __call__(self, model: str | None) -> tuple[Model, str, str]: ...
+    async def __call__(self, model_id: str | None, /) -> tuple[Model, str, str]: ...
 
 
 class Limits(msgspec.Struct, frozen=True):

@@ -1,0 +1,1 @@
+"""Vector stores: files are parsed, cut into chunks, embedded, and found again."""

@@ -1,0 +1,141 @@
+"""The output's grammar, whatever a model says and wherever a process dies."""
+
+from typing import Any
+
+import pytest
+from openai.types.responses import ResponseStreamEvent
+from pydantic import TypeAdapter
+
+from backtalk.domain.events import TERMINAL, Event
+from backtalk.domain.model import CitationDelta, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+from backtalk.events.channel import clip, merge
+from backtalk.turn.output import Output
+from backtalk.turn.render import frames
+from backtalk.turn.response import State
+
+EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+HEAD: dict[str, Any] = {
+    "id": "resp_1",
+    "created_at": 1,
+    "model": "m",
+    "parallel_tool_calls": True,
+    "tool_choice": "auto",
+    "tools": [],
+}
+
+
+def talk() -> tuple[list[Event], Output]:
+    """A transcript with an item of every kind that we make."""
+    output = Output(server_tools={"file_search"})
+    events = output.lifecycle("response.created", "in_progress") + output.lifecycle(
+        "response.in_progress", "in_progress"
+    )
+    events += output.feed([ReasoningDelta("Let me"), ReasoningDelta(" think.")])
+    events += output.feed([ToolCallDelta(0, '{"queries":["a"]}', "call_1", "file_search"), Finish("tool_calls")])
+    item: dict[str, Any] = {
+        "id": "fs_1",
+        "type": "file_search_call",
+        "status": "in_progress",
+        "queries": ["a"],
+        "results": None,
+    }
+    index = output.start_tool(item, "in_progress", "searching")
+    output.progress(index, "completed")
+    output.finish_tool(index, {**item, "status": "completed", "results": []})
+    events += output.take()
+    output.next_step()
+    events += output.feed([TextDelta("Häuser"), TextDelta(" 🏠"), CitationDelta("file-1", "a.txt"), TextDelta(" end")])
+    events += output.feed([RefusalDelta("No"), RefusalDelta(".")])
+    events += output.feed([ToolCallDelta(0, '{"a":', "call_2", "one"), ToolCallDelta(1, "{", "call_3", "two")])
+    events += output.feed([ToolCallDelta(0, "1}"), ToolCallDelta(1, "}"), ToolCallDelta(2, "", "call_4", "three")])
+    events += output.close()
+    return events, output
+
+
+def wire(events: list[Event], state: State, after: int = -1) -> list[dict[str, Any]]:
+    """The events as a client sees them, each valid against the SDK's types."""
+    found = []
+    for frame in frames(events, HEAD, state, after, ()).decode().split("\n\n")[:-1]:
+        found.append(EVENT.validate_json(frame.split("\ndata: ")[1]).to_dict())
+    return found
+
+
+def check_grammar(events: list[dict[str, Any]]) -> None:
+    """Every item and part is opened once, filled, and closed once, with the text that its deltas made."""
+    texts: dict[Any, str] = {}
+    items: dict[int, Any] = {}
+    for number, event in enumerate(events):
+        assert event["sequence_number"] == number
+        kind, place = event["type"], (event.get("output_index"), event.get("content_index"))
+        if kind == "response.output_item.added":
+            assert event["output_index"] == len(items)
+            items[event["output_index"]] = event["item"]
+        elif kind == "response.output_item.done":
+            assert items[event["output_index"]]["id"] == event["item"]["id"]
+            items[event["output_index"]] = event["item"]
+        elif kind == "response.content_part.added":
+            assert place not in texts
+            texts[place] = ""
+        elif kind.endswith(".delta"):
+            texts[place] = texts.get(place, "") + event["delta"]
+        elif kind.endswith((".output_text.done", ".reasoning_text.done")):
+            assert event["text"] == texts[place]
+        elif kind.endswith(".refusal.done"):
+            assert event["refusal"] == texts[place]
+        elif kind.endswith("arguments.done"):
+            assert event["arguments"] == texts[place]
+    assert items == dict(enumerate(events[-1]["response"]["output"]))
+
+
+def test_a_whole_talk_follows_the_grammar() -> None:
+    events, output = talk()
+    state = State(status="completed", output=output.items)
+    events += output.end(TERMINAL["completed"])
+    seen = wire(events, state)
+    check_grammar(seen)
+    assert [item["type"] for item in seen[-1]["response"]["output"]] == [
+        "reasoning",
+        "file_search_call",
+        "message",
+        "function_call",
+        "function_call",
+        "function_call",
+    ]
+    message = seen[-1]["response"]["output"][2]
+    assert [part["type"] for part in message["content"]] == ["output_text", "refusal"]
+    assert message["content"][0]["annotations"] == [
+        {"type": "file_citation", "file_id": "file-1", "filename": "a.txt", "index": len("Häuser 🏠")}
+    ]
+    calls = [item["arguments"] for item in seen[-1]["response"]["output"][3:]]
+    assert calls == ['{"a":1}', "{}", "{}"]
+
+
+def test_a_talk_cut_anywhere_is_ended_by_the_grammar() -> None:
+    whole, _ = talk()
+    for cut in range(2, len(whole) + 1):
+        output = Output.replay(whole[:cut])
+        events = whole[:cut] + output.close_after_crash()
+        state = State(status="failed", output=output.items, error={"code": "server_error", "message": "cut"})
+        events += output.end(TERMINAL["failed"])
+        check_grammar(wire(events, state))
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_replay_from_any_number_is_the_same_bytes(merged: bool) -> None:
+    events, output = talk()
+    events += output.end(TERMINAL["completed"])
+    state = State(status="completed", output=output.items)
+    whole = frames(events, HEAD, state, -1, ())
+    stored = merge([*talk_copy(events)]) if merged else events
+    assert frames(stored, HEAD, state, -1, ()) == whole
+    for after in range(-1, events[-1].seq + 1):
+        rest = frames(clip(stored, after), HEAD, state, after, ())
+        assert whole.endswith(rest)
+        assert rest.count(b"event: ") == events[-1].seq - after
+
+
+def talk_copy(events: list[Event]) -> list[Event]:
+    """The events as they come back from the log: `merge` may change what it is given."""
+    from backtalk.events import store
+
+    return store._decoder.decode(store._encoder.encode(events))
