@@ -64,7 +64,7 @@ def test_a_users_routes_and_lifespan_live_beside_ours(settings: Settings) -> Non
             "/v1/responses",
             "/v1/chat/completions",
             "/v1/files",
-            "/v1/vector_stores/{vector_store_id}",
+            "/v1/vector_stores",
         } <= set(paths)
         assert "swagger" in httpx2.get(url + "/docs").text.lower()
         assert httpx2.get(url + "/healthz").json()["status"] == "ok"

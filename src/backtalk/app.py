@@ -153,7 +153,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[Any]:
         await upgrade(app.storage)
         stack.push_async_callback(app.storage.close)
         stack.push_async_callback(app.egress.close)
-        for room in (app.log, app.files, app.jobs, app.runner):
+        for room in (app.log, app.files, app.retrieval, app.jobs, app.runner):
             await room.start()
             stack.push_async_callback(room.stop)
         if app.settings.discover and not app.models.upstreams:

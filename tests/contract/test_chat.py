@@ -101,7 +101,9 @@ def test_settings_are_obeyed(sdk: openai.OpenAI) -> None:
     assert cut.choices[0].finish_reason == "length"
     schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
     form: Any = {"type": "json_schema", "json_schema": {"name": "verdict", "schema": schema}}
-    answer = sdk.chat.completions.create(messages=hello, model="scripted", response_format=form)
+    answer = sdk.chat.completions.create(
+        messages=[{"role": "user", "content": "Is it so?"}], model="scripted", response_format=form
+    )
     assert isinstance(json.loads(answer.choices[0].message.content or "")["ok"], bool)
     stopped = sdk.chat.completions.create(
         messages=[{"role": "user", "content": "Say exactly: one two three four"}], model="scripted", stop=["three"]

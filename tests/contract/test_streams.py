@@ -42,7 +42,9 @@ def test_a_stream_is_well_formed(wire: Wire) -> None:
 
 @pytest.mark.wire("S2")
 def test_the_sdk_accumulates_what_get_answers(sdk: openai.OpenAI) -> None:
-    with sdk.responses.stream(input="What's the weather like in San Francisco?", tools=[WEATHER]) as stream:  # type: ignore[list-item]
+    with sdk.responses.stream(
+        model="scripted", input="What's the weather like in San Francisco?", tools=[WEATHER]
+    ) as stream:  # type: ignore[list-item]
         for _ in stream:
             pass
         final = stream.get_final_response()

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from support import until
-
 from backtalk.testing import Server, client
+from support import until
 
 
 def test_the_story_is_the_same_on_every_database(database: str, tmp_path: Path) -> None:

@@ -54,10 +54,8 @@ def talk() -> tuple[list[Event], Output]:
 
 def wire(events: list[Event], state: State, after: int = -1) -> list[dict[str, Any]]:
     """The events as a client sees them, each valid against the SDK's types."""
-    found = []
-    for frame in frames(events, HEAD, state, after, ()).decode().split("\n\n")[:-1]:
-        found.append(EVENT.validate_json(frame.split("\ndata: ")[1]).to_dict())
-    return found
+    out = frames(events, HEAD, state, after, ()).decode().split("\n\n")[:-1]
+    return [EVENT.validate_json(frame.split("\ndata: ")[1]).to_dict() for frame in out]
 
 
 def check_grammar(events: list[dict[str, Any]]) -> None:

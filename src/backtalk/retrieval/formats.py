@@ -116,7 +116,9 @@ def _pdf_pages(path: Path) -> Iterator[str]:
         document = pypdfium2.PdfDocument(path)
     except pypdfium2.PdfiumError as error:
         if "password" in str(error).lower():
-            raise Unreadable("invalid_file", "This PDF is encrypted: remove its password and upload it again.") from None
+            raise Unreadable(
+                "invalid_file", "This PDF is encrypted: remove its password and upload it again."
+            ) from None
         raise Unreadable("invalid_file", "This PDF is damaged: it cannot be opened.") from None
     length, empty = 0, True
     for page in document:

@@ -86,7 +86,7 @@ class _Child:
 
     async def ask(self, request: dict[str, object]) -> str:
         stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None and stdout is not None  # noqa: S101, PT018  # both are pipes
+        assert stdin is not None and stdout is not None  # noqa: S101  # both are pipes
         try:
             stdin.write(msgspec.json.encode(request) + b"\n")
             await stdin.drain()

@@ -248,9 +248,7 @@ def _search(
     return [_find(connection, match(query), limit, allowed) for query in queries]
 
 
-def _find(
-    connection: sqlite3.Connection, expression: str | None, limit: int, allowed: str | None
-) -> dict[int, float]:
+def _find(connection: sqlite3.Connection, expression: str | None, limit: int, allowed: str | None) -> dict[int, float]:
     if expression is None:
         return {}
     if allowed is None:

@@ -5,7 +5,7 @@ Only the wheel's files are read: its own loader would look for them on the net, 
 
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ _TOKENIZER = "tokenizers/l2_supercat_tokenizer_config.json"
 _TENSOR = "embedding.weight"
 _LONGEST = 65_536
 """Characters of a text that count; a chunk has fewer."""
+_BATCH = 256
 
 
 class WordLlama:
@@ -39,19 +40,23 @@ class WordLlama:
     def embed(self, texts: Sequence[str]) -> "Vectors":
         import numpy as np  # noqa: PLC0415  # lazy: heavy
 
-        tokenizer, weights = self._load()
+        _, weights = self._load()
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
-        batch = [_unicode(text[:_LONGEST]) for text in texts]
-        for row, encoding in zip(vectors, tokenizer.encode_batch_fast(batch, add_special_tokens=False), strict=True):
-            if encoding.ids:
-                row[:] = weights[encoding.ids].mean(axis=0, dtype=np.float32)
+        for row, tokens in zip(vectors, self._tokens([text[:_LONGEST] for text in texts]), strict=True):
+            if tokens:
+                row[:] = weights[tokens].mean(axis=0, dtype=np.float32)
                 row /= np.linalg.norm(row) or 1.0
         return vectors
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(tokens) for tokens in self._tokens(texts)]
+
+    def _tokens(self, texts: Sequence[str]) -> Iterator[list[int]]:
         tokenizer, _ = self._load()
-        batch = [_unicode(text) for text in texts]
-        return [len(encoding) for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False)]
+        for at in range(0, len(texts), _BATCH):
+            batch = [_unicode(text) for text in texts[at : at + _BATCH]]
+            for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
+                yield encoding.ids
 
     def token_ends(self, text: str) -> list[int]:
         tokenizer, _ = self._load()

@@ -12,14 +12,13 @@ TOKENIZER = "porter unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'"
 """FTS5's: marks belong to words, or the vowels of Indic scripts would end them."""
 
 MOST_TERMS = 256
-STOPWORDS = frozenset(
-    """a about above after again against all am an and any are as at be because been before being below between both but
+_COMMON = """a about above after again against all am an and any are as at be because been before being below between both but
     by can could did do does doing down during each few for from further had has have having he her here hers herself
     him himself his how i if in into is it its itself just me more most my myself no nor not now of off on once only or
     other our ours ourselves out over own same she should so some such than that the their theirs them themselves then
     there these they this those through to too under until up very was we were what when where which while who whom why
-    will with would you your yours yourself yourselves""".split()
-)
+    will with would you your yours yourself yourselves"""
+STOPWORDS = frozenset(_COMMON.split())
 # Thai and Lao, Burmese, Khmer; kana and their kin; Han with its extensions; Hangul; compatibility forms.
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"

@@ -93,7 +93,8 @@ class FileSearch:
         }
 
     async def run(self, item: Item, tool: dict[str, Any], request: TurnRequest) -> tuple[Item, list[Passage]]:
-        """The item with its results. A search that fails or is late is told to the model, and the turn goes on."""
+        """The item with its results. A search that fails or is late is told to the model, and the turn goes on;
+        what the request asked wrongly (a store that is not there) is raised."""
         try:
             async with asyncio.timeout(self._timeout):
                 found = await self._search(
@@ -105,6 +106,8 @@ class FileSearch:
                     ranking=tool.get("ranking_options"),
                 )
         except (TimeoutError, BacktalkError) as error:
+            if isinstance(error, BacktalkError) and error.status < 500:
+                raise
             log.warning("file_search failed: %s", error or "it took too long")
             return {**item, "status": "failed", "results": []}, []
         results = [
