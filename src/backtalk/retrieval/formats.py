@@ -63,7 +63,7 @@ def read(path: Path, filename: str) -> str:
 
 
 def _read(path: Path, suffix: str, start: bytes) -> str:
-    if b"%PDF-" in start[:1024]:
+    if b"%PDF-" in start[: 1024 if suffix == ".pdf" else 8]:
         return "\n\n".join(_pdf_pages(path))
     if suffix == ".pdf":
         raise Unreadable("invalid_file", "This file is named .pdf but holds no PDF.")

@@ -13,6 +13,9 @@ from backtalk.retrieval.store import Chunk, StoreFile
 from backtalk.search.base import VECTOR_TYPE, Embedder
 from backtalk.storage import Storage
 
+_THREADS = 2
+"""How many of the process's threads may embed files; searches need some too."""
+
 
 class Ingestion:
     """The handler of ingestion jobs. Run again it starts over; what nobody waits for any more it leaves alone."""
@@ -22,6 +25,7 @@ class Ingestion:
         self._files = files
         self._embedder = embedder
         self._parser = parser
+        self._threads = asyncio.Semaphore(_THREADS)
 
     async def run(self, job: Job) -> None:
         file = await self._wanted(job)
@@ -32,7 +36,8 @@ class Ingestion:
         except Unreadable as error:
             await self._storage.write(store.fail, file, error.code, error.message)
             return
-        made = await asyncio.to_thread(self._chunks, text, file.chunk_size, file.chunk_overlap)
+        async with self._threads:
+            made = await asyncio.to_thread(self._chunks, text, file.chunk_size, file.chunk_overlap)
         usage = sum(len(chunk.text.encode()) + len(chunk.vector) for chunk in made)
         await self._storage.write(store.complete, file, made, usage)
 

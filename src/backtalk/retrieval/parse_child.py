@@ -4,6 +4,7 @@ Reads requests from stdin, a JSON line for each: `{"path", "filename", "cpu"}`. 
 `length`, then so many bytes of UTF-8; or one with `code` and `message`. Ends with its stdin.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -63,7 +64,8 @@ def _limit(name: str, most: int) -> None:
     _, hard = resource.getrlimit(kind)
     if hard != resource.RLIM_INFINITY:
         most = min(most, hard)
-    resource.setrlimit(kind, (most, hard))
+    with contextlib.suppress(OSError, ValueError):  # macOS has some limits in name only
+        resource.setrlimit(kind, (most, hard))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def _stores(retrieval: Retrieval) -> APIRouter:
             name=body.name or "",
             metadata=take_metadata(body.metadata),
             expires_days=body.expires_after.days if body.expires_after else None,
-            files=[_new_file(file_id, None, body.chunking_strategy) for file_id in body.file_ids or ()],
+            files=_named(body.file_ids or [], {}, body.chunking_strategy),
         )
         return JSON(_store(*made))
 
@@ -78,7 +78,7 @@ def _stores(retrieval: Retrieval) -> APIRouter:
 
     @api.post("/{store_id}/search", summary="Search a vector store", response_model=None)
     async def search(who: Who, store_id: str, body: Search) -> Response:
-        queries = _queries(body.query)
+        queries = _checked(body.query)
         found = await retrieval.search(
             who,
             [store_id],
@@ -172,9 +172,8 @@ def _batches(retrieval: Retrieval) -> APIRouter:
     return api
 
 
-def _queries(query: str | list[str]) -> list[str]:
-    queries = [query] if isinstance(query, str) else query
-    if not 0 < len(queries) <= _MOST_QUERIES or not all(one.strip() for one in queries):
+def _checked(queries: list[str]) -> list[str]:
+    if not 0 < len(queries) <= _MOST_QUERIES or not all(query.strip() for query in queries):
         raise InvalidRequest(
             f"Invalid value for 'query': expected 1 to {_MOST_QUERIES} texts that are not empty.",
             param="query",
@@ -184,20 +183,28 @@ def _queries(query: str | list[str]) -> list[str]:
 
 
 def _new_files(body: CreateBatch) -> list[NewFile]:
-    if body.files is not None:
-        return [
-            _new_file(one.file_id, take_attributes(one.attributes, f"files[{i}].attributes"), one.chunking_strategy)
-            for i, one in enumerate(body.files)
-        ]
-    attributes = take_attributes(body.attributes)
-    return [_new_file(file_id, attributes, body.chunking_strategy) for file_id in body.file_ids or ()]
+    if body.file_ids is not None:
+        return _named(body.file_ids, take_attributes(body.attributes), body.chunking_strategy)
+    return [
+        _new_file(
+            one.file_id,
+            take_attributes(one.attributes, f"files[{i}].attributes"),
+            one.chunking_strategy,
+            f"files[{i}].file_id",
+        )
+        for i, one in enumerate(body.files or ())
+    ]
 
 
-def _new_file(file_id: str, attributes: dict[str, Any] | None, chunking: Chunking | None) -> NewFile:
+def _named(file_ids: list[str], attributes: dict[str, Any], chunking: Chunking | None) -> list[NewFile]:
+    return [_new_file(file_id, attributes, chunking, f"file_ids[{i}]") for i, file_id in enumerate(file_ids)]
+
+
+def _new_file(file_id: str, attributes: dict[str, Any], chunking: Chunking | None, param: str = "file_id") -> NewFile:
     if chunking is None or chunking.type == "auto" or chunking.static is None:
-        return NewFile(file_id, attributes or {})
+        return NewFile(file_id, attributes, param=param)
     static = chunking.static
-    return NewFile(file_id, attributes or {}, static.max_chunk_size_tokens, static.chunk_overlap_tokens)
+    return NewFile(file_id, attributes, static.max_chunk_size_tokens, static.chunk_overlap_tokens, param)
 
 
 def _store(record: StoreRecord, counts: Counts) -> dict[str, Any]:

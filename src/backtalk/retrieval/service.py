@@ -33,12 +33,13 @@ _LOOKUPS = 8
 
 
 class NewFile(msgspec.Struct, frozen=True):
-    """A file that is to go into a store. `size` and `overlap` are tokens of its chunks."""
+    """A file that is to go into a store. `size` and `overlap` are tokens of its chunks; `param` is where it was named."""
 
     file_id: str
     attributes: dict[str, Any] = {}
     size: int = chunk.SIZE
     overlap: int = chunk.OVERLAP
+    param: str = "file_id"
 
 
 class Retrieval:
@@ -90,10 +91,8 @@ class Retrieval:
             expires_days=expires_days,
         )
         attached = await self._resolve(caller, record.id, files, None)
-        await self._storage.write(store.insert_store, record)
-        if attached:
-            await self._storage.write(store.attach, caller.project, record.id, attached, at)
-            self._jobs.wake()
+        await self._storage.write(store.insert_store, record, attached)
+        self._jobs.wake()
         return record, await self._counts(record)
 
     async def get(self, caller: Caller, store_id: str) -> tuple[StoreRecord, Counts]:
@@ -279,7 +278,7 @@ class Retrieval:
         try:
             record = await self._files.get(caller.project, file.file_id)
         except NotFound as error:
-            raise NotFound(error.message, param="file_id") from None
+            raise NotFound(error.message, param=file.param) from None
         return StoreFile(
             project=caller.project,
             store_id=store_id,

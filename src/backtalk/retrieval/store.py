@@ -188,8 +188,10 @@ _BATCH = _columns(batches, Batch)
 # --- stores
 
 
-def insert_store(connection: Connection, record: StoreRecord) -> None:
+def insert_store(connection: Connection, record: StoreRecord, files: Sequence[StoreFile]) -> None:
+    """A new store and its first files."""
     connection.execute(insert(vector_stores).values(msgspec.structs.asdict(record)))
+    attach(connection, record.project, record.id, files, record.created_at)
 
 
 def find_store(connection: Connection, project: str, store_id: str) -> StoreRecord | None:

@@ -1,14 +1,16 @@
 """Bodies of the Vector Stores API."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, Field, StrictInt, StrictStr, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, StrictInt, StrictStr, model_validator
 
+Query: TypeAlias = StrictStr | list[StrictStr]
 Name = Annotated[StrictStr, Field(max_length=256, description="The store's name.")]
 Metadata = Annotated[Any, Field(description="Up to 16 pairs of strings.")]
 Attributes = Annotated[
     Any, Field(description="Up to 16 pairs; values are strings, numbers or booleans. Filters look at them.")
 ]
+_ALONE = BeforeValidator(lambda query: [query] if isinstance(query, str) else query, json_schema_input_type=Query)
 FileId = Annotated[StrictStr, Field(description="An uploaded file.")]
 
 
@@ -85,7 +87,7 @@ class RankingOptions(BaseModel, extra="allow"):
 
 
 class Search(BaseModel):
-    query: Annotated[StrictStr | list[StrictStr], Field(description="What to look for; several are merged.")]
+    query: Annotated[list[StrictStr], _ALONE, Field(description="What to look for; several are merged.")]
     max_num_results: Annotated[StrictInt, Field(ge=1, le=50)] = 10
     filters: Any = Field(default=None, description="A comparison of an attribute, or `and`/`or` of filters.")
     ranking_options: RankingOptions | None = None
