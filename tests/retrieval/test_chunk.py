@@ -1,6 +1,7 @@
 """Cutting texts into chunks."""
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -16,7 +17,7 @@ def spans(text: str, size: int = 100, overlap: int = 50) -> list[Span]:
 
 def sentences(number: int, seed: int = 1) -> str:
     chance = random.Random(seed)
-    words = "river mountain stone light winter engine paper music garden silver".split()
+    words = ["river", "mountain", "stone", "light", "winter", "engine", "paper", "music", "garden", "silver"]
     made = []
     for n in range(number):
         made.append(" ".join(chance.choices(words, k=chance.randint(3, 20))).capitalize() + ".")
@@ -43,7 +44,7 @@ def test_chunks_cover_the_text_and_fit(name: str) -> None:
     assert made[0].start == 0
     assert made[-1].end == len(text)
     assert len(made) > 1
-    for one, other in zip(made, made[1:], strict=False):
+    for one, other in pairwise(made):
         assert one.start < other.start <= one.end < other.end
     counts = LLAMA.count_tokens([text[span.start : span.end] for span in made])
     assert max(counts) <= 110
@@ -52,12 +53,12 @@ def test_chunks_cover_the_text_and_fit(name: str) -> None:
 def test_chunks_share_about_what_was_asked_for() -> None:
     text = TEXTS["sentences"]
     made = spans(text)
-    shared = [text[other.start : one.end] for one, other in zip(made, made[1:], strict=False)]
+    shared = [text[other.start : one.end] for one, other in pairwise(made)]
     counts = LLAMA.count_tokens(shared)
     assert max(counts) <= 55
     assert sum(counts) / len(counts) > 25
     without = spans(text, overlap=0)
-    assert all(one.end == other.start for one, other in zip(without, without[1:], strict=False))
+    assert all(one.end == other.start for one, other in pairwise(without))
 
 
 def test_chunks_end_where_sentences_do() -> None:

@@ -99,7 +99,7 @@ def _decode(data: bytes, charset: re.Match[bytes] | None = None) -> str:
             return data.decode(charset[1].decode(), "replace")
         except LookupError:
             pass
-    if len(_CONTROLS.findall(data[:_SNIFF].decode("latin-1"))) > len(data[:_SNIFF]) // 20:
+    if sum(byte < 32 and byte not in b"\t\n\r\x0c\x1b" for byte in data[:_SNIFF]) > len(data[:_SNIFF]) // 20:
         raise _unsupported("a binary file")
     return data.decode("cp1252", "replace")
 

@@ -14,17 +14,29 @@ from backtalk.retrieval.formats import Unreadable
 CHILDREN = 2
 SECONDS = 60.0
 CPU_SECONDS = 30
+MEMORY_BYTES = 2**30
 _TRIES = 2
 
 
 class Parser:
-    """Text of files, one child for each that is read at the same time. `seconds` is the wall time that one may take."""
+    """Text of files, one child for each that is read at the same time.
 
-    def __init__(self, *, children: int = CHILDREN, seconds: float = SECONDS, cpu_seconds: int = CPU_SECONDS) -> None:
+    A file may take `seconds` of wall time and `cpu_seconds` of a processor; a child `memory` bytes.
+    """
+
+    def __init__(
+        self,
+        *,
+        children: int = CHILDREN,
+        seconds: float = SECONDS,
+        cpu_seconds: int = CPU_SECONDS,
+        memory: int = MEMORY_BYTES,
+    ) -> None:
         self._turn = asyncio.Semaphore(children)
         self._idle: list[_Child] = []
         self._seconds = seconds
         self._cpu_seconds = cpu_seconds
+        self._memory = memory
 
     async def parse(self, path: Path, filename: str) -> str:
         """The text of a file. Raises Unreadable, with the reason in words."""
@@ -41,7 +53,7 @@ class Parser:
             await self._idle.pop().end()
 
     async def _ask(self, request: dict[str, object]) -> str:
-        child = self._idle.pop() if self._idle else await _Child.start()
+        child = self._idle.pop() if self._idle else await _Child.start(self._memory)
         fit = False
         try:
             async with asyncio.timeout(self._seconds):
@@ -72,10 +84,10 @@ class _Child:
         self.is_slow = False
 
     @classmethod
-    async def start(cls) -> "_Child":
+    async def start(cls, memory: int) -> "_Child":
         return cls(
             await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "backtalk.retrieval.parse_child"),
+                *(sys.executable, "-m", "backtalk.retrieval.parse_child", str(memory)),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,

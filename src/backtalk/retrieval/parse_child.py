@@ -1,7 +1,7 @@
-"""The process that opens strangers' files: `python -m backtalk.retrieval.parse_child`.
+"""The process that opens strangers' files: `python -m backtalk.retrieval.parse_child BYTES`.
 
 Reads requests from stdin, a JSON line for each: `{"path", "filename", "cpu"}`. Answers on stdout: a JSON line with
-`length`, then so many bytes of UTF-8; or one with `code` and `message`. Ends with its stdin.
+`length`, then so many bytes of UTF-8; or one with `code` and `message`. Ends with its stdin. The argument is the memory that it may use, in bytes.
 """
 
 import contextlib
@@ -13,13 +13,11 @@ from typing import Any, BinaryIO
 
 from backtalk.retrieval.formats import Unreadable, read
 
-MEMORY_BYTES = 2**30
-
 
 def main() -> None:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library prints must not look like an answer
-    _limit("RLIMIT_AS", MEMORY_BYTES)
+    _limit("RLIMIT_AS", int(sys.argv[1]))
     _limit("RLIMIT_FSIZE", 0)
     _limit("RLIMIT_CORE", 0)
     for line in sys.stdin.buffer:
