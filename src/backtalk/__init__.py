@@ -7,17 +7,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Backtalk", "Settings", "__version__", "caller"]
+__all__ = ["Backtalk", "Caller", "Settings", "__version__", "caller", "mount"]
 
 if TYPE_CHECKING:
-    from backtalk.app import Backtalk
+    from backtalk.app import Backtalk, mount
     from backtalk.core.settings import Settings
+    from backtalk.domain.caller import Caller
     from backtalk.http.caller import caller
 
 _HOMES = {
     "Backtalk": "backtalk.app",
+    "Caller": "backtalk.domain.caller",
     "Settings": "backtalk.core.settings",
     "caller": "backtalk.http.caller",
+    "mount": "backtalk.app",
 }
 
 

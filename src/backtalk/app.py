@@ -8,6 +8,8 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backtalk import __version__
 from backtalk.access.gate import Gate
@@ -17,6 +19,7 @@ from backtalk.conversations.service import Conversations
 from backtalk.core.errors import BacktalkError
 from backtalk.core.owner import new_owner
 from backtalk.core.settings import Settings
+from backtalk.domain.caller import Caller
 from backtalk.domain.turn import ContextSource
 from backtalk.events import Log
 from backtalk.files.routes import routes as file_routes
@@ -24,6 +27,7 @@ from backtalk.files.service import Files
 from backtalk.http import errors
 from backtalk.http.egress import Egress
 from backtalk.http.envelope import Envelope
+from backtalk.http.paths import path_of
 from backtalk.http.route import JSON
 from backtalk.jobs.service import Jobs
 from backtalk.models.base import Upstream
@@ -31,9 +35,12 @@ from backtalk.models.discovery import from_environ, on_loopback
 from backtalk.models.registry import Models
 from backtalk.retrieval.routes import routes as retrieval_routes
 from backtalk.retrieval.service import Retrieval
+from backtalk.search.base import Embedder
 from backtalk.serving.routes import routes as serving_routes
 from backtalk.storage import open_storage
 from backtalk.storage.migrate import current, head, upgrade
+from backtalk.turn import direct
+from backtalk.turn.direct import Answer
 from backtalk.turn.routes import routes as turn_routes
 from backtalk.turn.runner import Limits, Runner
 from backtalk.turn.service import Turns
@@ -59,7 +66,7 @@ class Backtalk(FastAPI):
             return {"hello": "world"}
 
     `settings` default to arguments, environment, `.env` and `backtalk.toml`. `models` are instances, classes or
-    `module:attribute` strings of what has a `stream(prompt)`. Everything else goes to FastAPI as it is; a `lifespan`
+    `module:attribute` strings of what has a `stream(prompt)`; `embedder` is one of your own (`search.base.Embedder`). Everything else goes to FastAPI as it is; a `lifespan`
     of your own runs inside ours.
     """
 
@@ -68,6 +75,7 @@ class Backtalk(FastAPI):
         settings: Settings | None = None,
         *,
         models: Sequence[Any] = (),
+        embedder: Embedder | None = None,
         lifespan: Callable[[FastAPI], contextlib.AbstractAsyncContextManager[Any]] | None = None,
         **options: Any,
     ) -> None:
@@ -75,22 +83,26 @@ class Backtalk(FastAPI):
         self._inner_lifespan = lifespan
         options = {"title": "Backtalk", "version": __version__, "redoc_url": None, **options}
         super().__init__(lifespan=_lifespan, **options)
-        self._open_rooms(models)
+        self._open_rooms(models, embedder)
         self._include_routes()
         errors.install(self, is_ours)
-        self.add_middleware(
-            Gate,
-            access=self.access,
-            hosts=self.settings.hosts,
-            origins=self.settings.origins,
-            is_ours=is_ours,
-            is_public=PUBLIC.__contains__,
-        )
+        self._guard(self, is_ours)
         self.add_middleware(Envelope, limit=self._body_limit)
 
     def add_source(self, source: ContextSource) -> None:
         """Adds a context source: from now on each turn asks it for pieces that may help."""
         self.runner.sources.append(source)
+
+    async def respond(self, input: Any, *, caller: Caller | None = None, **fields: Any) -> Answer:  # noqa: A002  # the wire's name
+        """Runs a turn and returns the Response, a dict whose `text` is the answer.
+
+        `input` and `fields` are those of `POST /v1/responses`. Raises errors of `backtalk.core.errors`.
+        """
+        return await direct.respond(self.turns, caller or Caller(), {"input": input, **fields})
+
+    def stream(self, input: Any, *, caller: Caller | None = None, **fields: Any) -> AsyncIterator[dict[str, Any]]:  # noqa: A002
+        """As `respond`, event by event: dicts of the Responses stream, each with `type` and `sequence_number`."""
+        return direct.stream(self.turns, caller or Caller(), {"input": input, **fields})
 
     def describe(self) -> Sequence[tuple[str, str]]:
         """What was found, in a few words: `backtalk serve` shows it."""
@@ -101,7 +113,7 @@ class Backtalk(FastAPI):
             ("home", str(self.settings.home)),
         ]
 
-    def _open_rooms(self, models: Sequence[Any]) -> None:
+    def _open_rooms(self, models: Sequence[Any], embedder: Embedder | None) -> None:
         """Makes every service. Nothing is started and nothing is read here: the lifespan does that."""
         settings, owner = self.settings, new_owner()
         self.storage = open_storage(settings.database_url)
@@ -110,7 +122,7 @@ class Backtalk(FastAPI):
         self.jobs = Jobs(self.storage, owner)
         self.files = Files(self.storage, settings.home / "files")
         self.models = Models(self.egress, _upstreams(settings), [*settings.models, *models], settings.model)
-        self.retrieval = Retrieval(self.storage, self.files, self.jobs, settings.home)
+        self.retrieval = Retrieval(self.storage, self.files, self.jobs, settings.home, embedder=embedder)
         self.conversations = Conversations(self.storage)
         self.log = Log(self.storage, owner, gap=settings.commit_gap, behind=settings.durability == "behind")
         limits = Limits(
@@ -122,6 +134,17 @@ class Backtalk(FastAPI):
         )
         self.runner = Runner(self.storage, self.log, self.models.resolve, self.retrieval.search, limits)
         self.turns = Turns(self.storage, self.log, self.runner)
+
+    def _guard(self, app: FastAPI, guards: Callable[[str], bool]) -> None:
+        """Puts the gate in front of `app`: it guards the paths that it is told to, and knows the caller of all others."""
+        app.add_middleware(
+            Gate,
+            access=self.access,
+            hosts=self.settings.hosts,
+            origins=self.settings.origins,
+            is_ours=guards,
+            is_public=PUBLIC.__contains__,
+        )
 
     def _include_routes(self) -> None:
         for routes in (
@@ -160,6 +183,39 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[Any]:
             await app._discover()
         state = await stack.enter_async_context(app._inner_lifespan(app)) if app._inner_lifespan else None
         yield state
+
+
+def mount(app: FastAPI, settings: Settings | None = None, **options: Any) -> Backtalk:
+    """Adds Backtalk to a FastAPI application that exists: `/v1/…`, `/healthz` and `/readyz`, and our lifespan around its own.
+
+    Its other routes stay as they are, and may take `Depends(backtalk.caller)`. `options` go to `Backtalk`.
+    """
+    ours = Backtalk(settings, **options)
+    theirs = app.router.lifespan_context
+
+    @contextlib.asynccontextmanager
+    async def both(host: FastAPI) -> AsyncIterator[Any]:
+        async with _lifespan(ours), theirs(host) as state:
+            yield state
+
+    app.router.lifespan_context = both
+    app.router.routes.insert(0, _Mounted(ours))
+    ours._guard(app, lambda _: False)
+    return ours
+
+
+class _Mounted(BaseRoute):
+    """Takes our paths out of a host application's, with no prefix stripped."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        path = path_of(scope) if scope["type"] in ("http", "websocket") else ""
+        return (Match.FULL if path.startswith("/v1/") or path in PUBLIC else Match.NONE), {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
 
 
 def _upstreams(settings: Settings) -> list[Upstream]:

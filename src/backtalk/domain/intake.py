@@ -24,7 +24,6 @@ _TEXT_FIELD = {
 _OTHER_PARTS = {"input_image", "input_file", "input_audio", "computer_screenshot"}
 _PASSED_ON = {
     "reasoning",
-    "file_search_call",
     "web_search_call",
     "computer_call",
     "computer_call_output",
@@ -41,7 +40,6 @@ _PASSED_ON = {
     "mcp_list_tools",
     "mcp_approval_request",
     "mcp_approval_response",
-    "mcp_call",
     "custom_tool_call",
     "custom_tool_call_output",
     "compaction",
@@ -87,7 +85,7 @@ def _item(value: Any, param: str) -> Item:
     if take:
         return take({**value, "type": kind}, param)
     if kind in _PASSED_ON:
-        return value
+        return _passed_on(value, param)
     raise InvalidRequest(
         f"Invalid value for '{param}.type': '{kind[:80]}'.", param=f"{param}.type", code="invalid_value"
     )
@@ -147,6 +145,36 @@ def _function_call_output(value: dict[str, Any], param: str) -> Item:
     return {**value, "output": output, "status": value.get("status") or "completed"}
 
 
+def _file_search_call(value: dict[str, Any], param: str) -> Item:
+    results = _objects(value, "results", param)
+    _list_or_none(value, "queries", param)
+    return value if results is None else {**value, "results": [_result(*pair) for pair in results]}
+
+
+def _result(value: dict[str, Any], param: str) -> dict[str, Any]:
+    """A search result with the fields that prompts are made of."""
+    for field in ("file_id", "filename", "text"):
+        _string_or_none(value, field, param)
+    if not isinstance(value.get("score"), int | float | None):
+        raise _wrong_type(f"{param}.score", "a number", value["score"])
+    texts = {field: value.get(field) or "" for field in ("file_id", "filename", "text")}
+    return {**value, **texts}
+
+
+def _mcp_call(value: dict[str, Any], param: str) -> Item:
+    _string(value, "name", param)
+    _string_or_none(value, "arguments", param)
+    return _passed_on(value, param)
+
+
+def _passed_on(value: dict[str, Any], param: str) -> Item:
+    """An item that goes through unchanged: its parts have to be objects, whatever is in them."""
+    for field in ("content", "summary"):
+        if not isinstance(value.get(field), str):
+            _objects(value, field, param)
+    return value
+
+
 def _reference(value: dict[str, Any], param: str) -> Item:
     return {"type": "item_reference", "id": _string(value, "id", param)}
 
@@ -156,7 +184,27 @@ _TAKERS: dict[str, Callable[[dict[str, Any], str], Item]] = {
     "function_call": _function_call,
     "function_call_output": _function_call_output,
     "item_reference": _reference,
+    "file_search_call": _file_search_call,
+    "mcp_call": _mcp_call,
 }
+
+
+def take_function(tool: dict[str, Any], param: str, *, strict: bool) -> dict[str, Any]:
+    """A function that a client offers, with defaults filled in. `strict` is the wire's own default."""
+    name = _string(tool, "name", param)
+    if not name or len(name) > 128:
+        raise InvalidRequest(
+            f"Invalid '{param}.name': a name of 1 to 128 characters is expected.",
+            param=f"{param}.name",
+            code="invalid_value",
+        )
+    _string_or_none(tool, "description", param)
+    for field, kind in (("parameters", dict), ("strict", bool)):
+        if not isinstance(tool.get(field), kind | None):
+            raise _wrong_type(f"{param}.{field}", _NAMES[kind], tool[field])
+    given = tool.get("strict")
+    defaults = {"type": "function", "description": None, "parameters": None}
+    return {**defaults, **tool, "type": "function", "strict": strict if given is None else given}
 
 
 def take_metadata(value: Any, param: str = "metadata") -> dict[str, str]:
@@ -186,6 +234,22 @@ def _string(value: dict[str, Any], field: str, param: str) -> str:
     if not isinstance(found, str):
         raise _wrong_type(f"{param}.{field}", "a string", found)
     return found
+
+
+def _string_or_none(value: dict[str, Any], field: str, param: str) -> None:
+    if not isinstance(value.get(field), str | None):
+        raise _wrong_type(f"{param}.{field}", "a string", value[field])
+
+
+def _objects(value: dict[str, Any], field: str, param: str) -> list[tuple[dict[str, Any], str]] | None:
+    """(object, parameter) of each entry of a list; None where there is no list."""
+    found = _list_or_none(value, field, param)
+    if found is None:
+        return None
+    for i, entry in enumerate(found):
+        if not isinstance(entry, dict):
+            raise _wrong_type(f"{param}.{field}[{i}]", "an object", entry)
+    return [(entry, f"{param}.{field}[{i}]") for i, entry in enumerate(found)]
 
 
 def _list_or_none(value: dict[str, Any], field: str, param: str) -> list[Any] | None:

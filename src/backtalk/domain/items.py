@@ -32,11 +32,15 @@ def id_prefix(item_type: str) -> str:
 
 
 def text_of(item: Item) -> str:
-    """All text in an item's content, parts joined by newlines. Shapes: a string, or a list of parts with `text`."""
+    """All text in an item's content, parts joined by newlines. Shapes: a string, or a list of parts with `text`.
+
+    What is neither (the object that a `computer_call_output` holds) has no text.
+    """
     content = item.get("content", item.get("output", ""))
     if isinstance(content, str):
         return content
-    return "\n".join(part["text"] for part in content or () if isinstance(part.get("text"), str))
+    parts = content if isinstance(content, list) else ()
+    return "\n".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
 
 
 def is_user_message(item: Item) -> bool:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from backtalk.core.errors import InvalidRequest
+
 Schema = dict[str, Any]
 Guess = Callable[[str, Schema], Any]
 """What a string or number field might hold, by its name and schema; None when there is no idea."""
@@ -10,6 +12,8 @@ Guess = Callable[[str, Schema], Any]
 _DEPTH = 12
 _SIMPLE = 3
 """From this depth on only what is required, and the plainest option: schemas may refer to themselves."""
+_MOST = 10_000
+"""Characters or entries at most, whatever a schema's bounds demand."""
 _FORMATS = {
     "date-time": "2026-01-01T00:00:00Z",
     "date": "2026-01-01",
@@ -28,9 +32,12 @@ _FORMATS = {
 def fill(schema: Schema | None, guess: Guess = lambda name, schema: None) -> Any:
     """A value of `schema`: const, default and enum first, then `guess`, then the simplest that fits.
 
-    Knows local `$ref`, `allOf`, `anyOf`, `oneOf`, nested objects and arrays, `format`, lengths and bounds; not `pattern`.
+    Raises InvalidRequest for what is no schema. Knows local `$ref`, `allOf`, `anyOf`, `oneOf`, nested objects and arrays, `format`, lengths and bounds; not `pattern`.
     """
-    return _Filler(schema or {"type": "object"}, guess).value(schema or {"type": "object"}, "", 0)
+    try:
+        return _Filler(schema or {"type": "object"}, guess).value(schema or {"type": "object"}, "", 0)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InvalidRequest(f"The JSON schema cannot be understood: {error}.", code="invalid_value") from error
 
 
 class _Filler:
@@ -102,13 +109,13 @@ class _Filler:
             return []
         prefix = [self.value(item, name, depth + 1) for item in schema.get("prefixItems") or ()]
         least = schema.get("minItems", 0 if depth >= _SIMPLE else 1)
-        count = min(max(least - len(prefix), 0), schema.get("maxItems", least))
+        count = min(max(least - len(prefix), 0), schema.get("maxItems", least), _MOST)
         return prefix + [self.value(schema.get("items", True), name, depth + 1) for _ in range(count)]
 
     def _string(self, schema: Schema, name: str) -> str:
         guessed = self._guess(name, schema)
         text = _FORMATS.get(schema.get("format", "")) or (guessed if isinstance(guessed, str) else name or "text")
-        return text.ljust(schema.get("minLength", 0), ".")[: schema.get("maxLength")]
+        return text.ljust(min(schema.get("minLength", 0), _MOST), ".")[: schema.get("maxLength")]
 
     def _number(self, schema: Schema, name: str, kind: str) -> float:
         guessed = self._guess(name, schema)

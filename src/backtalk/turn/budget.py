@@ -58,7 +58,7 @@ def tokens_of(item: Item) -> int:
 
 
 def _results_text(item: Item) -> str:
-    results: list[dict[str, Any]] = item.get("results") or []
+    results: list[dict[str, Any]] = (item.get("results") or []) if item.get("type") == "file_search_call" else []
     return "\n".join(str(result.get("text", "")) for result in results)
 
 

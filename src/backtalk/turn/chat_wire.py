@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field, WithJsonSchema
 
 from backtalk.core.errors import InvalidRequest
 from backtalk.domain.caller import Caller
-from backtalk.domain.intake import take_items, take_metadata
+from backtalk.domain.intake import take_function, take_items, take_metadata
 from backtalk.domain.items import Item
 from backtalk.domain.turn import TurnRequest
 
@@ -135,9 +135,17 @@ def _message(message: Any, param: str) -> list[Item]:
         items += _take(item, param)
     elif not message.get("tool_calls"):
         items += _take({"type": "message", "role": message.get("role"), "content": content}, param)
-    for i, call in enumerate(message.get("tool_calls") or ()):
+    for i, call in enumerate(_calls(message, param)):
         items += _take(_call(call, f"{param}.tool_calls[{i}]"), param)
     return items
+
+
+def _calls(message: dict[str, Any], param: str) -> list[Any]:
+    calls = message.get("tool_calls") or []
+    if not isinstance(calls, list):
+        where = f"{param}.tool_calls"
+        raise InvalidRequest(f"Invalid type for '{where}': expected an array.", param=where, code="invalid_type")
+    return calls
 
 
 def _take(item: Item, param: str) -> list[Item]:
@@ -172,7 +180,12 @@ def _part(part: Any, role: Any, param: str) -> Any:
             )
         return {"type": "input_image", "image_url": image["url"], "detail": image.get("detail", "auto")}
     if kind == "file":
-        return {"type": "input_file", **(part.get("file") or {})}
+        file = part.get("file")
+        if not isinstance(file, dict):
+            raise InvalidRequest(
+                f"Missing required parameter: '{param}.file'.", param=f"{param}.file", code="missing_required_parameter"
+            )
+        return {**file, "type": "input_file"}
     return part
 
 
@@ -212,20 +225,25 @@ def _tools(value: Any) -> list[dict[str, Any]]:
 
 def _tool(tool: Any, param: str) -> dict[str, Any]:
     function = tool.get("function") if isinstance(tool, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+    if not isinstance(function, dict):
         raise InvalidRequest(
-            f"Missing required parameter: '{param}.function.name'.",
-            param=f"{param}.function.name",
+            f"Missing required parameter: '{param}.function'.",
+            param=f"{param}.function",
             code="missing_required_parameter",
         )
-    return {"type": "function", "description": None, "parameters": None, "strict": False, **function}
+    return take_function(function, f"{param}.function", strict=False)
 
 
 def _tool_choice(choice: Any, tools: list[dict[str, Any]]) -> Any:
     if choice is None:
         return "auto"
     if isinstance(choice, dict) and isinstance(choice.get("function"), dict):
-        return {"type": "function", "name": choice["function"].get("name")}
+        name = choice["function"].get("name")
+        if name not in [tool["name"] for tool in tools]:
+            raise InvalidRequest(
+                f"Tool choice {str(name)[:128]!r} not found in 'tools'.", param="tool_choice", code="invalid_value"
+            )
+        return {"type": "function", "name": name}
     if choice in ("none", "auto", "required"):
         return choice
     raise InvalidRequest(

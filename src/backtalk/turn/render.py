@@ -1,6 +1,6 @@
 """Events as the Responses API's stream. Pure functions: the same events give the same bytes, today or tomorrow."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -41,6 +41,20 @@ async def event_stream(
     finally:
         await batches.aclose()
     yield DONE
+
+
+def objects(
+    events: Sequence[Event], head: Head, state: State, include: Collection[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """The same events as dicts, for who reads them in Python."""
+    for event in events:
+        if type(event) is Deltas:
+            place = {"item_id": event.item_id, "output_index": event.index, "content_index": event.part_index}
+            for seq, delta in enumerate(event.deltas, event.seq):
+                yield {"type": f"response.{event.kind}.delta", "sequence_number": seq, **place, "delta": delta}
+        else:
+            for seq, kind, data in _expand(event, head, state, include):
+                yield {"type": kind, "sequence_number": seq, **data}
 
 
 def frames(events: Sequence[Event], head: Head, state: State, after: int, include: Collection[str]) -> bytes:

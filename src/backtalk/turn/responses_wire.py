@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, WithJsonSchema
 
 from backtalk.core.errors import InvalidRequest
 from backtalk.domain.caller import Caller
-from backtalk.domain.intake import take_input, take_metadata
+from backtalk.domain.intake import take_function, take_input, take_metadata
 from backtalk.domain.turn import TurnRequest
 
 _ANY_OBJECT = {"type": "object", "additionalProperties": True}
@@ -199,7 +199,7 @@ def _tool(tool: Any, param: str) -> dict[str, Any]:
         raise _wrong_type(param, "an object")
     kind = tool.get("type")
     if kind == "function":
-        return _function(tool, param)
+        return take_function(tool, param, strict=True)
     if kind == "file_search":
         return _file_search(tool, param)
     if kind is None:
@@ -207,32 +207,10 @@ def _tool(tool: Any, param: str) -> dict[str, Any]:
             f"Missing required parameter: '{param}.type'.", param=f"{param}.type", code="missing_required_parameter"
         )
     if isinstance(kind, str) and (kind in _HOSTED or kind.startswith(("web_search", "computer_use"))):
+        if not isinstance(tool.get("name"), str | None):
+            raise _wrong_type(f"{param}.name", "a string")
         return tool
     raise _refuse(f"{param}.type", f"Invalid value for '{param}.type': {str(kind)[:80]!r}.")
-
-
-def _function(tool: dict[str, Any], param: str) -> dict[str, Any]:
-    name = tool.get("name")
-    if name is None:
-        raise InvalidRequest(
-            f"Missing required parameter: '{param}.name'.", param=f"{param}.name", code="missing_required_parameter"
-        )
-    if not isinstance(name, str) or not name or len(name) > 128:
-        raise _refuse(f"{param}.name", f"Invalid '{param}.name': a name of 1 to 128 characters is expected.")
-    for field, kinds, words in (
-        ("parameters", dict, "an object"),
-        ("description", str, "a string"),
-        ("strict", bool, "a boolean"),
-    ):
-        if not isinstance(tool.get(field), kinds | None):
-            raise _wrong_type(f"{param}.{field}", words)
-    strict = tool.get("strict")
-    return {
-        "description": None,
-        "parameters": None,
-        **tool,
-        "strict": True if strict is None else strict,
-    }
 
 
 def _file_search(tool: dict[str, Any], param: str) -> dict[str, Any]:
@@ -275,14 +253,20 @@ def _check_named(choice: dict[str, Any], names: set[str]) -> None:
     """What a `tool_choice` names must be among the tools."""
     if choice["type"] == "allowed_tools":
         allowed = choice.get("tools")
-        if not isinstance(allowed, list) or not all(isinstance(tool, dict) for tool in allowed):
-            raise _wrong_type("tool_choice.tools", "an array of tools")
+        if not isinstance(allowed, list) or not all(map(_is_named, allowed)):
+            raise _wrong_type("tool_choice.tools", "an array of tools, each with a type and a name")
+        if choice.get("mode", "auto") not in ("auto", "required"):
+            raise _refuse("tool_choice.mode", "'tool_choice.mode' is 'auto' or 'required'.")
         return
     name = choice.get("name") if choice["type"] in ("function", "custom") else choice["type"]
     if not isinstance(name, str):
         raise _wrong_type("tool_choice.name", "a string")
     if name not in names and choice["type"] in ("function", "file_search"):
         raise _refuse("tool_choice", f"Tool choice '{name[:128]}' not found in 'tools'.")
+
+
+def _is_named(tool: Any) -> bool:
+    return isinstance(tool, dict) and isinstance(tool.get("name") or tool.get("type"), str)
 
 
 def _text(value: dict[str, Any] | None) -> dict[str, Any]:
