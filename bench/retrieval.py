@@ -1,10 +1,11 @@
 """How well and how fast a server finds things, measured over HTTP.
 
-    python bench/retrieval.py FOLDER… [--url http://127.0.0.1:8000/v1] [--key bt_…]
+    python bench/retrieval.py FOLDER… [--answers MODEL] [--url http://127.0.0.1:8000/v1] [--key bt_…]
 
 A folder holds `corpus.jsonl` ({"_id", "title", "text"}), `queries.jsonl` ({"_id", "text"}) and `qrels.jsonl` ({"q", "d", "s"}).
 Each row of the corpus is uploaded as a file of its own, all are attached to one vector store as a batch, and every query
-that has a judgement is sent to the store's search. Without --url it starts a server on a folder of its own. Needs aiohttp.
+that has a judgement is sent to the store's search. With --answers each query is also asked of a model by `/v1/responses`
+with `file_search`, and the answers are counted whose first, or any, citation is a right document. Without --url it starts a server on a folder of its own. Needs aiohttp.
 """
 
 import argparse
@@ -55,7 +56,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines if line.strip()]
 
 
-async def measure(client: Client, folder: Path, parallel: int) -> dict[str, Any]:
+async def measure(client: Client, folder: Path, parallel: int, model: str | None) -> dict[str, Any]:
     corpus, queries = rows(folder / "corpus.jsonl"), rows(folder / "queries.jsonl")
     judged: dict[str, dict[str, float]] = {}
     for row in rows(folder / "qrels.jsonl"):
@@ -70,6 +71,7 @@ async def measure(client: Client, folder: Path, parallel: int) -> dict[str, Any]
     answers, walls = await search(client, store, asked, docs, parallel)
     scores = [judge(answer, judged[query["_id"]]) for query, answer in zip(asked, answers, strict=True)]
     means = [round(statistics.fmean(column), 4) for column in zip(*scores, strict=True)]
+    cited = await cite(client, store, asked, docs, judged, parallel, model) if model else {}
     return {
         "set": folder.name,
         "docs": len(corpus),
@@ -81,6 +83,7 @@ async def measure(client: Client, folder: Path, parallel: int) -> dict[str, Any]
         "ingested/s": round(len(corpus) / (ingested - uploaded), 1),
         "search p50 ms": round(statistics.median(walls) * 1000, 2),
         "search p99 ms": round(statistics.quantiles(walls, n=100)[98] * 1000, 2),
+        **cited,
     }
 
 
@@ -119,6 +122,33 @@ async def search(
         await client.call("POST", f"/vector_stores/{store}/search", json=body)
         walls.append(time.perf_counter() - began)
     return answers, walls
+
+
+async def cite(
+    client: Client,
+    store: str,
+    queries: list[dict[str, Any]],
+    docs: dict[str, str],
+    judged: dict[str, dict[str, float]],
+    parallel: int,
+    model: str,
+) -> dict[str, Any]:
+    """The shares of answers that cite a right document first, or at all."""
+
+    async def ask(query: dict[str, Any]) -> list[bool]:
+        tools = [{"type": "file_search", "vector_store_ids": [store]}]
+        body = {"model": model, "input": query["text"], "tools": tools}
+        response = await client.call("POST", "/responses", json=body)
+        parts = [part for item in response["output"] if item["type"] == "message" for part in item["content"]]
+        notes = [note for part in parts for note in part["annotations"]]
+        return [judged[query["_id"]].get(docs[note["file_id"]], 0) > 0 for note in notes]
+
+    answers = await gather(parallel, queries, ask)
+    return {
+        "first citation right": round(statistics.fmean(bool(right) and right[0] for right in answers), 4),
+        "any citation right": round(statistics.fmean(any(right) for right in answers), 4),
+        "citations/answer": round(statistics.fmean(map(len, answers)), 2),
+    }
 
 
 def judge(found: list[str], judged: dict[str, float]) -> tuple[float, float, float]:
@@ -186,7 +216,7 @@ async def answering(session: aiohttp.ClientSession, url: str) -> None:
 async def run(url: str, arguments: argparse.Namespace) -> None:
     async with connected(url, arguments.key) as client:
         for folder in arguments.folders:
-            print(json.dumps(await measure(client, folder, arguments.parallel)), flush=True)
+            print(json.dumps(await measure(client, folder, arguments.parallel, arguments.answers)), flush=True)
 
 
 def main() -> None:
@@ -194,6 +224,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     parser.add_argument("--url", help="base URL of a running server, with /v1")
     parser.add_argument("--key", default=os.environ.get("BACKTALK_KEY", ""), help="its API key, when it wants one")
+    parser.add_argument("--answers", metavar="MODEL", help="ask this model too, such as backtalk/extractive")
     parser.add_argument("--parallel", type=int, default=8, help="requests at once")
     arguments = parser.parse_args()
     with contextlib.nullcontext(arguments.url.rstrip("/")) if arguments.url else server() as url:

@@ -456,8 +456,9 @@ async def test_bad_lists_are_refused(url: str) -> None:
 
 async def test_any_text_can_be_searched_for(client: openai.AsyncOpenAI) -> None:
     made, _ = await filled(client, {"a.txt": "one text"})
-    for text in ('" OR *', "a\0b", "NEAR(", "🦙" * 3000, "x" * 100_000, "; DROP TABLE chunks", "text"):
-        assert await names(client, made.id, text) == ["a.txt"]
+    for text in ('" OR *', "a\0b", "NEAR(", "🦙" * 3000, "x" * 100_000, "; DROP TABLE chunks"):
+        assert await names(client, made.id, text) in ([], ["a.txt"])
+    assert await names(client, made.id, "text") == ["a.txt"]
 
 
 async def test_odd_names_and_ids(url: str, client: openai.AsyncOpenAI) -> None:

@@ -25,6 +25,11 @@ def cut_at_stop(text: str, stop: Iterable[str] | None) -> str:
 def prompt_tokens(prompt: Prompt) -> int:
     """Roughly what a prompt costs."""
     texts = [prompt.instructions or "", *map(text_of, prompt.items)]
-    texts += [result["text"] for item in prompt.items if item.get("type") == "file_search_call" for result in item.get("results") or ()]
+    texts += [
+        result["text"]
+        for item in prompt.items
+        if item.get("type") == "file_search_call"
+        for result in item.get("results") or ()
+    ]
     texts += [f"{tool.name} {tool.description} {tool.parameters}" for tool in prompt.tools]
     return sum(map(estimate_tokens, texts))

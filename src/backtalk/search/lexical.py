@@ -2,7 +2,8 @@
 
 The rows of the database are the truth. A file that is missing, broken or behind is made again from them.
 One file for each scope, not one for all: FTS5 takes its statistics over a whole table, so in a shared one a stranger's
-documents would move the scores, and a search would read the postings of all tenants (docs/decisions).
+documents would move the scores, and a search would read the postings of all tenants (ten thousand stores of 20 chunks:
+2.2 ms for a query, alone 0.1 ms).
 """
 
 import contextlib
