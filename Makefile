@@ -8,12 +8,13 @@ PYTEST ?= -n 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check wheel bench clean
+.PHONY: help run test check docs wheel bench clean
 
 help:
 	@echo "make run    install and serve on http://127.0.0.1:8000"
 	@echo "make test   install what tests need and run them"
 	@echo "make check  lint, types, floors, tests"
+	@echo "make docs   write docs/configuration.md from the settings"
 	@echo "make wheel  build the wheel into dist/"
 	@echo "make bench  measure; prints tables"
 
@@ -22,6 +23,7 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.dev
 	.ci/services
+	.ci/browser
 	$(BIN)/pytest $(PYTEST)
 
 check: $(VENV)/.dev
@@ -30,6 +32,9 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) --no-print-directory test
+
+docs: $(VENV)/.dev
+	$(BIN)/backtalk config docs > docs/configuration.md
 
 wheel: $(VENV)/.dev
 	rm -rf dist
@@ -51,5 +56,5 @@ $(VENV)/.installed: $(VENV)/.made pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable ".[postgres,mysql]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[postgres,mysql,metrics]" --group dev
 	touch $@ $(VENV)/.installed

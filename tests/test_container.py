@@ -9,22 +9,20 @@ import yaml
 from backtalk import Settings
 
 ROOT = Path(__file__).parents[1]
-INSTRUCTIONS = set(
-    [
-        "FROM",
-        "WORKDIR",
-        "COPY",
-        "RUN",
-        "USER",
-        "ENV",
-        "VOLUME",
-        "EXPOSE",
-        "HEALTHCHECK",
-        "STOPSIGNAL",
-        "ENTRYPOINT",
-        "CMD",
-    ]
-)
+INSTRUCTIONS = {
+    "FROM",
+    "WORKDIR",
+    "COPY",
+    "RUN",
+    "USER",
+    "ENV",
+    "VOLUME",
+    "EXPOSE",
+    "HEALTHCHECK",
+    "STOPSIGNAL",
+    "ENTRYPOINT",
+    "CMD",
+}
 
 
 def dockerfile() -> list[tuple[str, str]]:

@@ -3,17 +3,18 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Match
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from backtalk import __version__
 from backtalk.access.gate import Gate
 from backtalk.access.service import Access
+from backtalk.conversations.answers import ANSWERS as CONVERSATION_ANSWERS
 from backtalk.conversations.routes import routes as conversation_routes
 from backtalk.conversations.service import Conversations
 from backtalk.core.errors import BacktalkError
@@ -22,38 +23,51 @@ from backtalk.core.settings import Settings
 from backtalk.domain.caller import Caller
 from backtalk.domain.turn import ContextSource
 from backtalk.events import Log
+from backtalk.files.answers import ANSWERS as FILE_ANSWERS
 from backtalk.files.routes import routes as file_routes
 from backtalk.files.service import Files
-from backtalk.http import errors
+from backtalk.http import docs, errors, openapi
+from backtalk.http.access_log import Observer, log_exchange
 from backtalk.http.egress import Egress
 from backtalk.http.envelope import Envelope
+from backtalk.http.metrics import Metrics
 from backtalk.http.paths import path_of
 from backtalk.http.route import JSON
 from backtalk.jobs.service import Jobs
 from backtalk.models.base import Upstream
 from backtalk.models.discovery import from_environ, on_loopback
 from backtalk.models.registry import Models
+from backtalk.resources.routes import routes as resource_routes
+from backtalk.resources.service import Resources
+from backtalk.retrieval.answers import ANSWERS as RETRIEVAL_ANSWERS
+from backtalk.retrieval.documents import StoredDocuments
 from backtalk.retrieval.routes import routes as retrieval_routes
 from backtalk.retrieval.service import Retrieval
 from backtalk.search.base import Embedder
+from backtalk.serving.answers import ANSWERS as SERVING_ANSWERS
 from backtalk.serving.routes import routes as serving_routes
 from backtalk.storage import open_storage
 from backtalk.storage.migrate import current, head, upgrade
 from backtalk.turn import direct
+from backtalk.turn.answers import ANSWERS as TURN_ANSWERS
 from backtalk.turn.direct import Answer
 from backtalk.turn.routes import routes as turn_routes
 from backtalk.turn.runner import Limits, Runner
 from backtalk.turn.service import Turns
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
 PUBLIC = frozenset({"/healthz", "/readyz"})
-_OURS = PUBLIC | {"/v1", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
+_ANSWERS = (*TURN_ANSWERS, *CONVERSATION_ANSWERS, *FILE_ANSWERS, *RETRIEVAL_ANSWERS, *SERVING_ANSWERS)
+METRICS = "/metrics"
 _FORM_OVERHEAD = 2**20
 """Bytes of a multipart upload that are not the file."""
 
 
 def is_ours(path: str) -> bool:
     """Whether a path is Backtalk's: those are guarded and speak OpenAI's error shape; all others are the user's."""
-    return path.startswith("/v1/") or path in _OURS
+    return path.startswith("/v1/") or path == "/v1" or path in PUBLIC or docs.is_docs(path)
 
 
 class Backtalk(FastAPI):
@@ -81,17 +95,48 @@ class Backtalk(FastAPI):
     ) -> None:
         self.settings = settings or Settings()
         self._inner_lifespan = lifespan
-        options = {"title": "Backtalk", "version": __version__, "redoc_url": None, **options}
-        super().__init__(lifespan=_lifespan, **options)
+        docs_url = options.pop("docs_url", docs.URL)
+        options["openapi_tags"] = docs.tags(options.get("openapi_tags"))
+        options = {"title": "Backtalk", "version": __version__, "description": docs.DESCRIPTION, **options}
+        super().__init__(lifespan=_lifespan, docs_url=None, redoc_url=options.pop("redoc_url", None), **options)
+        self.docs_url = docs_url
         self._open_rooms(models, embedder)
         self._include_routes()
-        errors.install(self, is_ours)
-        self._guard(self, is_ours)
-        self.add_middleware(Envelope, limit=self._body_limit)
+        docs.install(self)
+        errors.install(self, self._is_ours)
+        self._guard(self, self._is_ours)
+        self.add_middleware(Envelope, limit=self._body_limit, observers=self._observers())
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document: FastAPI's, and what it cannot know of our answers. Made when it is first asked for."""
+        before = self.openapi_schema
+        schema = super().openapi()
+        if schema is not before:
+            openapi.complete(schema, _ANSWERS, lambda path: self._is_ours(path) and path not in PUBLIC)
+        return schema
 
     def add_source(self, source: ContextSource) -> None:
         """Adds a context source: from now on each turn asks it for pieces that may help."""
         self.runner.sources.append(source)
+
+    def resource(
+        self,
+        name: str,
+        model: "type[BaseModel]",
+        *,
+        prefix: str | None = None,
+        searchable: bool = False,
+        tags: Sequence[str] | None = None,
+    ) -> APIRouter:
+        """Serves objects of a Pydantic model at `prefix`, by default `/name`: list, create, get, replace, patch, delete.
+
+        With `searchable`, each is also a document of its project's vector store of that name. Returns the router, for
+        applications that Backtalk is mounted in. Raises ValueError for what cannot be a resource.
+        """
+        prefix, tags = prefix or f"/{name}", tags or [name]
+        made = resource_routes(self.resources, name, model, prefix=prefix, searchable=searchable, tags=tags)
+        self.include_router(made)
+        return made
 
     async def respond(self, input: Any, *, caller: Caller | None = None, **fields: Any) -> Answer:  # noqa: A002  # the wire's name
         """Runs a turn and returns the Response, a dict whose `text` is the answer.
@@ -121,8 +166,9 @@ class Backtalk(FastAPI):
         self.access = Access(self.storage)
         self.jobs = Jobs(self.storage, owner)
         self.files = Files(self.storage, settings.home / "files")
-        self.models = Models(self.egress, _upstreams(settings), [*settings.models, *models], settings.model)
+        self.models = Models(self.egress, upstreams_of(settings), [*settings.models, *models], settings.model)
         self.retrieval = Retrieval(self.storage, self.files, self.jobs, settings.home, embedder=embedder)
+        self.resources = Resources(self.storage, self.jobs, StoredDocuments(self.files, self.retrieval))
         self.conversations = Conversations(self.storage)
         self.log = Log(self.storage, owner, gap=settings.commit_gap, behind=settings.durability == "behind")
         limits = Limits(
@@ -134,6 +180,7 @@ class Backtalk(FastAPI):
         )
         self.runner = Runner(self.storage, self.log, self.models.resolve, self.retrieval.search, limits)
         self.turns = Turns(self.storage, self.log, self.runner)
+        self.metrics = Metrics(lambda: self.runner.running) if settings.metrics else None
 
     def _guard(self, app: FastAPI, guards: Callable[[str], bool]) -> None:
         """Puts the gate in front of `app`: it guards the paths that it is told to, and knows the caller of all others."""
@@ -143,7 +190,7 @@ class Backtalk(FastAPI):
             hosts=self.settings.hosts,
             origins=self.settings.origins,
             is_ours=guards,
-            is_public=PUBLIC.__contains__,
+            is_public=lambda path: path in PUBLIC or docs.is_docs(path),
         )
 
     def _include_routes(self) -> None:
@@ -157,8 +204,14 @@ class Backtalk(FastAPI):
         ):
             self.include_router(routes)
 
+    def _is_ours(self, path: str) -> bool:
+        return is_ours(path) or (path == METRICS and self.metrics is not None)
+
+    def _observers(self) -> list[Observer]:
+        return [log_exchange, *([self.metrics.observe] if self.metrics else ())]
+
     def _body_limit(self, path: str) -> int | None:
-        if not is_ours(path):
+        if not self._is_ours(path):
             return None
         return self.settings.max_upload + _FORM_OVERHEAD if path == "/v1/files" else self.settings.max_body
 
@@ -207,18 +260,19 @@ def mount(app: FastAPI, settings: Settings | None = None, **options: Any) -> Bac
 class _Mounted(BaseRoute):
     """Takes our paths out of a host application's, with no prefix stripped."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: Backtalk) -> None:
         self.app = app
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         path = path_of(scope) if scope["type"] in ("http", "websocket") else ""
-        return (Match.FULL if path.startswith("/v1/") or path in PUBLIC else Match.NONE), {}
+        ours = path.startswith("/v1/") or path in PUBLIC or (path == METRICS and self.app.metrics is not None)
+        return (Match.FULL if ours else Match.NONE), {}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
 
 
-def _upstreams(settings: Settings) -> list[Upstream]:
+def upstreams_of(settings: Settings) -> list[Upstream]:
     """The model servers of the settings, then those whose keys are in the environment."""
     found = []
     if settings.upstream:
@@ -239,12 +293,28 @@ def _own_port() -> int | None:
 def _health_routes(app: Backtalk) -> APIRouter:
     api = APIRouter(tags=["Health"])
 
-    @api.get("/healthz", summary="Whether the process serves", response_model=None)
+    @api.get(
+        "/healthz",
+        operation_id="getHealth",
+        summary="Whether the process serves",
+        response_model=None,
+        responses={200: {"description": "It does."}},
+    )
     async def healthz() -> Response:
         return JSON({"status": "ok", "version": __version__})
 
-    @api.get("/readyz", summary="Whether requests would succeed", response_model=None)
+    @api.get(
+        "/readyz",
+        operation_id="getReadiness",
+        summary="Whether requests would succeed",
+        response_model=None,
+        responses={
+            200: {"description": "They would."},
+            503: {"description": "The database is away or being upgraded."},
+        },
+    )
     async def readyz() -> Response:
+        """Asks the database."""
         try:
             async with asyncio.timeout(5):
                 revision = await app.storage.read(current)
@@ -253,4 +323,20 @@ def _health_routes(app: Backtalk) -> APIRouter:
         ready = revision == head()
         return JSON({"status": "ok" if ready else "migrating", "schema": revision}, status_code=200 if ready else 503)
 
+    if app.metrics:
+        api.add_api_route(
+            METRICS,
+            _metrics_route(app.metrics),
+            operation_id="getMetrics",
+            summary="Figures for Prometheus",
+            response_class=PlainTextResponse,
+            response_model=None,
+        )
     return api
+
+
+def _metrics_route(metrics: Metrics) -> Callable[[], Coroutine[Any, Any, Response]]:
+    async def figures() -> Response:
+        return Response(metrics.render(), media_type=metrics.content_type)
+
+    return figures

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pytest
 from backtalk import __version__
 from backtalk.access.service import Access
 from backtalk.storage import open_storage
+from command import Run, environment, one_line
 
 APPLICATION = """
 import asyncio, os
@@ -48,31 +49,6 @@ async def endless():
 """
 
 
-def environment(home: Path, **changes: str) -> dict[str, str]:
-    """Nothing of the machine's own settings comes in."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("BACKTALK_")}
-    return {**clean, "BACKTALK_HOME": str(home / "home"), "BACKTALK_DISCOVER": "false", **changes}
-
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    def call(*words: str, **changes: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "backtalk", *words],
-            cwd=tmp_path,
-            env=environment(tmp_path, **changes),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-
-    return call
-
-
 @asynccontextmanager
 async def serving(tmp_path: Path, *words: str, **changes: str) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
     """`backtalk serve` on a free port: its URL, as its first lines tell it, and its process."""
@@ -100,13 +76,6 @@ async def get(url: str) -> dict[str, str]:
     async with aiohttp.ClientSession() as http, http.get(url) as answer:
         assert answer.status == 200
         return {**await answer.json(), "server": answer.headers.get("server", "")}
-
-
-def one_line(result: subprocess.CompletedProcess[str]) -> str:
-    """What a mistake tells: one line on stderr, no traceback."""
-    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
-    assert result.stderr.startswith("backtalk: ")
-    return result.stderr
 
 
 def test_version(run: Run) -> None:
@@ -169,6 +138,12 @@ def test_other_machines_are_not_served_without_a_key(run: Run, host: str) -> Non
         (["serve", "--app", "nowhere:app"], {}, 2, "nowhere"),
         (["serve", "--log-level", "loud"], {}, 2, "loud"),
         (["serve"], {"BACKTALK_DURABILITY": "perhaps"}, 2, "durability"),
+        (["serve"], {"BACKTALK_DURABLITY": "before"}, 2, "BACKTALK_DURABILITY"),
+        (["serve"], {"BACKTALK_MODELS": "nowhere:Model"}, 2, "nowhere"),
+        (["serve"], {"BACKTALK_HOME": "/dev/null/x"}, 1, "--home"),
+        (["serv"], {}, 2, "No such command"),
+        (["serve", "--prot", "1"], {}, 2, "backtalk serve --help"),
+        (["ingest", "."], {}, 2, "--store"),
         (["serve"], {"BACKTALK_DATABASE": "oracle://x"}, 1, "oracle"),
         (["serve"], {"BACKTALK_DATABASE": "nonsense"}, 1, "nonsense"),
         (["serve"], {"BACKTALK_DATABASE": "postgresql://me:secret@127.0.0.1:1/x"}, 1, "does not answer"),
@@ -273,3 +248,33 @@ async def eventually(url: str) -> dict[str, str]:
             return await get(url)
         except aiohttp.ClientError:
             await asyncio.sleep(0.1)
+
+
+def test_shells_complete_commands_and_options(tmp_path: Path) -> None:
+    def completed(words: str) -> list[str]:
+        command = Path(sys.executable).with_name("backtalk")
+        wanted = {"_BACKTALK_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        done = subprocess.run(
+            [command], env=environment(tmp_path, **wanted), capture_output=True, text=True, timeout=60
+        )
+        return done.stdout.split()
+
+    assert {"serve", "chat", "ingest", "doctor", "keys", "db", "config"} <= set(completed("backtalk "))
+    assert "--store" in completed("backtalk ingest --st")
+
+
+def test_every_command_explains_itself(run: Run) -> None:
+    alone = run()
+    assert (alone.returncode, "backtalk serve" in alone.stdout) == (0, True)
+    for words in (
+        ["serve"],
+        ["chat"],
+        ["ingest"],
+        ["doctor"],
+        ["keys"],
+        ["keys", "create"],
+        ["db"],
+        ["config", "docs"],
+    ):
+        helped = run(*words, "--help")
+        assert (helped.returncode, f"backtalk {' '.join(words)}" in helped.stdout) == (0, True)

@@ -62,3 +62,15 @@ def test_an_item_is_read_and_deleted(sdk: openai.OpenAI) -> None:
     assert [item.id for item in sdk.conversations.items.list(conversation.id)] == [two.id]
     with pytest.raises(openai.NotFoundError):
         sdk.conversations.items.retrieve(one.id, conversation_id=conversation.id)
+
+
+@pytest.mark.wire("V3", "R3")
+def test_what_is_deleted_from_a_conversation_stays_with_its_response(sdk: openai.OpenAI) -> None:
+    conversation = sdk.conversations.create()
+    first = sdk.responses.create(conversation=conversation.id, input="My name is Ada.")
+    newest = next(iter(sdk.conversations.items.list(conversation.id)))
+    assert newest.id
+    sdk.conversations.items.delete(newest.id, conversation_id=conversation.id)
+    assert len(list(sdk.conversations.items.list(conversation.id))) == 1
+    answer = sdk.responses.create(previous_response_id=first.id, input="What is my name?")
+    assert "Ada" in answer.output_text

@@ -90,3 +90,69 @@ def test_a_body_over_the_limit(http: httpx2.Client) -> None:
     chunked = http.post("/responses", content=pieces(), headers={"content-type": "application/json"})
     assert chunked.status_code == 413
     assert http.post("/responses", json={"input": "Hello"}).status_code == 200
+
+
+SEARCH: dict[str, Any] = {"type": "file_search_call", "queries": ["a"], "status": "completed"}
+
+
+@pytest.mark.wire("E2")
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/responses", {"input": [{"type": "reasoning", "content": [1]}]}, "input[0].content[0]"),
+        ("/responses", {"input": [{"type": "reasoning", "summary": 5}]}, "input[0].summary"),
+        ("/responses", {"input": [{**SEARCH, "results": [None]}]}, "input[0].results[0]"),
+        ("/responses", {"input": [{**SEARCH, "results": [{"text": 5}]}]}, "input[0].results[0].text"),
+        ("/responses", {"input": [{"type": "mcp_call", "name": 5}]}, "input[0].name"),
+        ("/conversations", {"items": [{"type": "reasoning", "content": {"a": 1}}]}, "items[0].content"),
+        ("/responses", {"input": "x", "tools": [{"type": "mcp", "name": [1]}]}, "tools[0].name"),
+        (
+            "/responses",
+            {"input": "x", "tool_choice": {"type": "allowed_tools", "tools": [{"name": [1]}]}},
+            "tool_choice.tools",
+        ),
+        ("/chat/completions", {"messages": [{"role": "assistant", "tool_calls": 5}]}, "messages[0].tool_calls"),
+        (
+            "/chat/completions",
+            {"messages": [{"role": "user", "content": [{"type": "file", "file": "x"}]}]},
+            "messages[0].content[0].file",
+        ),
+        (
+            "/chat/completions",
+            {
+                "messages": [{"role": "user", "content": "x"}],
+                "tools": [{"function": {"name": "f", "parameters": "x"}}],
+            },
+            "tools[0].function.parameters",
+        ),
+    ],
+)
+def test_a_mistake_deep_in_a_body(http: httpx2.Client, path: str, body: dict[str, Any], param: str) -> None:
+    reply = http.post(path, json=body)
+    assert reply.status_code == 400, reply.text
+    assert envelope(reply)["param"] == param
+
+
+@pytest.mark.wire("R2")
+def test_items_of_every_kind_pass_through(http: httpx2.Client) -> None:
+    items = [
+        {"type": "computer_call_output", "call_id": "c", "output": {"type": "computer_screenshot", "image_url": "x"}},
+        {**SEARCH, "results": [{"file_id": "file-1"}]},
+        {"type": "mcp_call", "server_label": "s", "name": "n", "arguments": "{}", "output": None},
+        {"type": "web_search_call", "action": {"type": "search"}, "results": [5]},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "t"}], "content": None},
+        {"role": "user", "content": "Say exactly: yes"},
+    ]
+    for model in ("scripted", "backtalk/extractive"):
+        reply = http.post("/responses", json={"input": items, "model": model})
+        assert reply.status_code == 200, reply.text
+
+
+@pytest.mark.wire("E2")
+@pytest.mark.parametrize("model", ["scripted", "backtalk/extractive"])
+def test_a_schema_that_is_none(http: httpx2.Client, model: str) -> None:
+    schema = {"type": "object", "properties": ["a", {}], "required": 5}
+    form = {"type": "json_schema", "name": "x", "schema": schema}
+    reply = http.post("/responses", json={"model": model, "input": "x", "text": {"format": form}})
+    assert reply.status_code == 400
+    assert "schema" in envelope(reply)["message"]

@@ -1,14 +1,18 @@
 """The log: durable before it is seen, gap-free, readable from any cursor, by any process, after any end."""
 
 import asyncio
+from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.exc import OperationalError
 
-from backtalk.core.errors import NotFound
+from backtalk.core.errors import NotFound, Overloaded
 from backtalk.core.owner import new_owner
 from backtalk.domain.events import Deltas, Ended, Event, Lifecycle
 from backtalk.events import Fenced, Log, Writer, store
+from backtalk.events import log as events_log
 from backtalk.storage import Storage
 
 HELLO: list[Event] = [
@@ -165,4 +169,122 @@ async def test_a_reader_that_falls_off_the_ring_goes_on_in_the_database(storage:
     await writer.append([Ended(5002, "response.completed")])
     rest = [event.seq + i async for events in reading for event in events for i in range(event.span)]
     assert rest == list(range(2, 5003))
+    await log.stop()
+
+
+class Away:
+    """A database that is away for its next `times` writes."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self.times = 0
+        self.read = storage.read
+
+    async def write(self, function: Any, *args: Any) -> Any:
+        if self.times:
+            self.times -= 1
+            raise Overloaded("The database is away.")
+        return await self._storage.write(function, *args)
+
+
+async def test_a_database_that_is_away_costs_no_event(storage: Storage) -> None:
+    away = Away(storage)
+    log = Log(away, new_owner(), gap=0)  # type: ignore[arg-type]
+    writer = await log.open("default", "resp_1", HELLO, nothing)
+    away.times = 3
+    cut = asyncio.create_task(writer.append([deltas(2, "a")]))
+    await asyncio.sleep(0)
+    cut.cancel()  # whoever waited is gone; the events are not
+    await writer.append([deltas(3, "b")])
+    await writer.append([Ended(4, "response.completed")])
+    assert (await everything(log))[2:] == [(2, "a"), (3, "b"), (4, "response.completed")]
+    away.times = 1
+    with pytest.raises(Overloaded):  # a client waits for the first events: it is told to come again
+        await log.open("default", "resp_2", HELLO, nothing)
+    await log.stop()
+
+
+async def test_after_events_that_were_given_up_nothing_is_written(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events_log, "PATIENCE_SECONDS", 0.0)
+    away = Away(storage)
+    log = Log(away, new_owner(), gap=0)  # type: ignore[arg-type]
+    writer = await log.open("default", "resp_1", HELLO, nothing)
+    away.times = 1
+    with pytest.raises(Overloaded):
+        await writer.append([deltas(2, "a")])
+    with pytest.raises(Fenced):
+        await writer.append([deltas(3, "b"), Ended(4, "response.completed")])
+    assert await log.events("default", "resp_1") == HELLO
+    await log.stop()
+
+
+async def test_a_deadlock_is_no_failure_of_the_run_that_met_it(storage: Storage) -> None:
+    log, writer = await opened(storage)
+    _, other = await opened(storage, "resp_2")
+    met: list[str] = []
+
+    def deadlock_once(_: object) -> None:
+        met.append("deadlock")
+        if len(met) == 1:
+            raise OperationalError("UPDATE", {}, Exception(1213, "Deadlock found"))
+
+    other._log = log  # both in one commit
+    await asyncio.gather(
+        writer.append([deltas(2, "mine"), Ended(3, "response.completed")], also=deadlock_once),
+        other.append([deltas(2, "its")]),
+    )
+    assert len(met) == 2
+    assert (await everything(log))[2:] == [(2, "mine"), (3, "response.completed")]
+    assert await log.events("default", "resp_2") == [*HELLO, deltas(2, "its")]
+    await log.stop()
+
+
+async def test_a_log_that_was_taken_over_leaves_no_segments_behind(storage: Storage) -> None:
+    _, zombie = await opened(storage)
+    await zombie.append([deltas(2, "before")])
+    other = Log(storage, new_owner(), gap=0)
+    running = await other.find_running("default", "resp_1")
+    assert running
+    writer = await other.take_over(running)
+    assert writer
+    await writer.append([Ended(3, "response.failed")])
+    await other.stop()
+    count = lambda connection: connection.execute(select(func.count()).select_from(store.segments)).scalar_one()  # noqa: E731
+    assert await storage.read(count) == 0
+    assert (await everything(other))[2:] == [(2, "before"), (3, "response.failed")]
+
+
+async def test_a_lease_that_was_renewed_is_not_taken_from_its_owner(storage: Storage) -> None:
+    log, writer = await opened(storage)
+    other = Log(storage, new_owner(), gap=0)
+    running = await other.find_running("default", "resp_1")
+    assert running
+    earlier = msgspec.structs.replace(running, lease_until=1.0)  # seen when it had run out
+    assert await other.take_over(earlier) is None
+    await writer.append([Ended(2, "")])
+    await log.stop()
+
+
+async def test_a_silent_writer_learns_that_its_lease_is_lost(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events_log, "RENEW_SECONDS", 0.05)
+    log = Log(storage, new_owner(), gap=0)
+    await log.start()
+    writer = await log.open("default", "resp_1", HELLO, nothing)
+    kept = await log.open("default", "resp_2", HELLO, nothing)
+    lost = asyncio.Event()
+    writer.on_lost = lost.set
+    reading = asyncio.create_task(everything(log))
+    other = Log(storage, new_owner(), gap=0)
+    running = await other.find_running("default", "resp_1")
+    assert running
+    thief = await other.take_over(running)
+    assert thief
+    await thief.append([Ended(2, "")])
+    async with asyncio.timeout(20):
+        await lost.wait()
+        assert len(await reading) == 2
+    await kept.append([Ended(2, "")])
+    await other.stop()
     await log.stop()

@@ -6,7 +6,7 @@ import pytest
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from backtalk.domain.events import TERMINAL, Event
+from backtalk.domain.events import TERMINAL, Event, ItemDone
 from backtalk.domain.model import CitationDelta, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
 from backtalk.events.channel import clip, merge
 from backtalk.turn.output import Output
@@ -137,3 +137,14 @@ def talk_copy(events: list[Event]) -> list[Event]:
     from backtalk.events import store
 
     return store._decoder.decode(store._encoder.encode(events))
+
+
+def test_a_tool_that_was_cut_off_is_closed() -> None:
+    output = Output(server_tools={"file_search"})
+    output.lifecycle("response.created", "in_progress")
+    item: dict[str, Any] = {"id": "fs_1", "type": "file_search_call", "status": "in_progress", "queries": ["a"]}
+    output.start_tool(item, "in_progress", "searching")
+    closed = output.close("incomplete")
+    assert [type(event) for event in closed][-1] is ItemDone
+    assert [item["status"] for item in output.items] == ["incomplete"]
+    assert output.close("incomplete") == []

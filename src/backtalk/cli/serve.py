@@ -1,10 +1,8 @@
 """`backtalk serve`: one process that owns its server, or several under uvicorn's supervisor."""
 
 import contextlib
-import logging
 import os
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,11 +15,13 @@ from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from backtalk import __version__
 from backtalk.access.service import Access
-from backtalk.cli.common import fail, on_database
+from backtalk.cli.common import fail, make_home, on_database, read_settings, see_working_folder
+from backtalk.http.access_log import logging_config
 from backtalk.storage import Storage
 
 OURS = "backtalk.cli.asgi:app"
 KEEP_ALIVE = 75  # seconds; longer than the clients' pools keep a connection, so that they never write into a closed one
+_LEVELS = ("debug", "info", "warning", "error")
 _WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104  # compared with, not bound to
 
 
@@ -33,21 +33,25 @@ def serve(
     reload: Annotated[bool, typer.Option("--reload", help="Restart when a source file changes.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that serve.")] = 1,
     grace: Annotated[int, typer.Option(min=0, help="Seconds that open streams may go on after SIGTERM.")] = 30,
-    access_log: Annotated[bool, typer.Option("--access-log", help="Log every request.")] = False,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "warning",
+    access_log: Annotated[
+        bool | None, typer.Option("--access-log/--no-access-log", help="A log line for each request. Default: yes.")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. Default: info.")] = None,
 ) -> None:
     """Serve the API, on this machine only unless told otherwise."""
-    _configure(host, home, log_level)
+    _configure(host, home, access_log, log_level)
+    settings = read_settings()
+    make_home(settings)
     if not _is_loopback(host):
         _demand_key(host)
     else:
         on_database(_nothing)
-    sys.path.insert(0, str(Path.cwd()))
+    see_working_folder()
     options: dict[str, Any] = {
         "host": host,
         "port": port,
-        "access_log": access_log,
-        "log_level": "info" if access_log else log_level.lower(),
+        "access_log": False,
+        "log_config": logging_config(settings.log_format, settings.log_level, access=settings.access_log),
         "server_header": False,
         "proxy_headers": False,
         "timeout_keep_alive": KEEP_ALIVE,
@@ -102,16 +106,18 @@ class Server(uvicorn.Server):
             self._captured_signals.clear()
 
 
-def _configure(host: str, home: Path | None, log_level: str) -> None:
+def _configure(host: str, home: Path | None, access_log: bool | None, log_level: str | None) -> None:
     """Options become environment, so that worker processes and the user's own application see them too."""
     if home is not None:
         os.environ["BACKTALK_HOME"] = str(home.absolute())
     if host not in _WILDCARDS and not _is_address(host) and host != "localhost":
         os.environ["BACKTALK_HOSTS"] = ",".join(filter(None, [os.environ.get("BACKTALK_HOSTS"), host]))
-    level = logging.getLevelNamesMapping().get(log_level.upper())
-    if level is None:
-        fail(f"there is no log level '{log_level}': use debug, info, warning or error.", 2)
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if access_log is not None:
+        os.environ["BACKTALK_ACCESS_LOG"] = str(access_log)
+    if log_level is not None:
+        if log_level.lower() not in _LEVELS:
+            fail(f"there is no log level '{log_level}': use {', '.join(_LEVELS[:-1])} or {_LEVELS[-1]}.", 2)
+        os.environ["BACKTALK_LOG_LEVEL"] = log_level.lower()
 
 
 async def _nothing(_: Storage) -> None:
@@ -136,10 +142,15 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _load(target: str) -> Any:
+    """The application. A mistake in the user's own code shows as Python shows it, one in our settings in a line."""
     try:
         return import_from_string(target)
     except ImportFromStringError as error:
         fail(str(error).strip(), 2)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        if target != OURS:
+            raise
+        fail(f"the settings cannot be used: {error}", 2)
 
 
 def _is_address(host: str) -> bool:

@@ -55,6 +55,8 @@ Index("ix_items_conversation_id", items.c.conversation_id, items.c.position)
 Index("ix_items_parent_id", items.c.parent_id)
 
 MAX_CHAIN = 100_000
+_WALK = 500
+"""Steps up the tree in one query: MySQL and MariaDB stop a recursion after 1,000, the latter without a word."""
 
 
 # ── conversations ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -93,7 +95,7 @@ def set_metadata(connection: Connection, project: str, conversation_id: str, met
 def remove(connection: Connection, project: str, conversation_id: str) -> bool:
     """Deletes a conversation and the items that no response holds; the responses keep theirs."""
     of_it = (items.c.conversation_id == conversation_id) & (items.c.project == project)
-    connection.execute(delete(items).where(of_it, items.c.response_id.is_(None)))
+    _delete_unheld(connection, project, of_it & items.c.response_id.is_(None))
     connection.execute(update(items).where(of_it).values(conversation_id=None, position=None))
     gone = delete(conversations).where(conversations.c.id == conversation_id, conversations.c.project == project)
     return connection.execute(gone).rowcount == 1
@@ -161,14 +163,22 @@ def of_conversation(connection: Connection, project: str, conversation_id: str) 
 
 def chain(connection: Connection, project: str, leaf_id: str | None) -> list[Item]:
     """The items from the root of a tree down to `leaf_id`, oldest first."""
-    if leaf_id is None:
-        return []
+    found: list[Item] = []
+    while leaf_id is not None and len(found) < MAX_CHAIN:
+        rows = _walk(connection, project, leaf_id)
+        found += (row.data for row in rows)
+        leaf_id = rows[-1].parent_id if rows else None
+    return found[::-1]
+
+
+def _walk(connection: Connection, project: str, leaf_id: str) -> Sequence[Any]:
+    """(data, parent_id) of an item and of up to `_WALK` above it, the item first."""
     columns = (items.c.id, items.c.parent_id, items.c.data)
     mine = items.c.project == project
     walk = select(*columns, literal(0).label("depth")).where(items.c.id == leaf_id, mine).cte("walk", recursive=True)
     up = select(*columns, (walk.c.depth + 1).label("depth")).join(walk, items.c.id == walk.c.parent_id)
-    walk = walk.union_all(up.where(mine, walk.c.depth < MAX_CHAIN))
-    return list(connection.execute(select(walk.c.data).order_by(walk.c.depth.desc())).scalars())
+    walk = walk.union_all(up.where(mine, walk.c.depth < _WALK))
+    return connection.execute(select(walk.c.data, walk.c.parent_id).order_by(walk.c.depth)).all()
 
 
 def ids_of_response(connection: Connection, project: str, response_id: str) -> list[str]:
@@ -189,11 +199,14 @@ def conversation_item(connection: Connection, project: str, conversation_id: str
 
 
 def remove_from_conversation(connection: Connection, project: str, conversation_id: str, item_id: str) -> bool:
-    """Takes one item out of a conversation; what followed on it follows on its parent from then on."""
+    """Takes one item out of a conversation. If no response holds it, it is deleted and its children adopted."""
     it = (items.c.id == item_id) & (items.c.project == project) & (items.c.conversation_id == conversation_id)
-    row = connection.execute(select(items.c.parent_id).where(it)).one_or_none()
+    row = connection.execute(select(items.c.parent_id, items.c.response_id).where(it)).one_or_none()
     if row is None:
         return False
+    if row.response_id is not None:
+        connection.execute(update(items).where(it).values(conversation_id=None, position=None))
+        return True
     _adopt(connection, project, item_id, row.parent_id)
     connection.execute(delete(items).where(it))
     return True
@@ -222,13 +235,16 @@ def list_items(
 def forget_response(connection: Connection, project: str, response_id: str) -> None:
     """Removes the items that only a response held; those in a conversation stay in it."""
     of_it = (items.c.response_id == response_id) & (items.c.project == project)
-    rows = connection.execute(
-        select(items.c.id, items.c.parent_id).where(of_it, items.c.conversation_id.is_(None)).order_by(items.c.number)
-    ).all()
+    _delete_unheld(connection, project, of_it & items.c.conversation_id.is_(None))
+    connection.execute(update(items).where(of_it).values(response_id=None))
+
+
+def _delete_unheld(connection: Connection, project: str, unheld: Any) -> None:
+    """Deletes items; what followed on them follows on what was before them."""
+    rows = connection.execute(select(items.c.id, items.c.parent_id).where(unheld).order_by(items.c.number)).all()
     for row in reversed(rows):
         _adopt(connection, project, row.id, row.parent_id)
-    connection.execute(delete(items).where(of_it, items.c.conversation_id.is_(None)))
-    connection.execute(update(items).where(of_it).values(response_id=None))
+    connection.execute(delete(items).where(unheld))
 
 
 def _adopt(connection: Connection, project: str, item_id: str, parent_id: str | None) -> None:

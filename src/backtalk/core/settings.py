@@ -1,7 +1,9 @@
 """What can be set, read once by the composition root: arguments over environment over `.env` over `backtalk.toml`."""
 
+import difflib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from platformdirs import user_data_path
 from pydantic import BaseModel, Field, SecretStr, field_validator
@@ -13,8 +15,36 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+PREFIX = "BACKTALK_"
+NOT_SETTINGS = {
+    "BACKTALK_PORT": "set by `backtalk serve` for its processes: the port that they serve",
+    "BACKTALK_URL": "the server that `backtalk chat` and `backtalk ingest` call",
+    "BACKTALK_KEY": "the API key that they call it with",
+    "BACKTALK_VENV": "the environment that `make` works in",
+    "BACKTALK_SERVICES": "where the CI's database servers keep their files",
+    "BACKTALK_TEST_*": "what the tests of Backtalk itself need",
+    "BACKTALK_PORT_*": "set by Kubernetes for a service of the name `backtalk`",
+    "BACKTALK_SERVICE_*": "set by Kubernetes for a service of the name `backtalk`",
+}
+"""Variables that carry the prefix and are no settings. Every other one must be a setting."""
 
-class UpstreamSettings(BaseModel):
+
+class UnknownSetting(ValueError):
+    """A setting that there is not. The message names it, where it stands, and what may be meant."""
+
+    def __init__(self, name: str, place: str, known: Iterable[str], prefix: str = "") -> None:
+        meant = difflib.get_close_matches(name.lower(), [*known], 1, 0.6)
+        hint = (
+            f"did you mean '{_spelled(meant[0], prefix)}'?" if meant else "`backtalk config docs` names all there are."
+        )
+        super().__init__(f"unknown setting '{_spelled(name, prefix)}' in {place}: {hint}")
+
+
+def _spelled(name: str, prefix: str) -> str:
+    return f"{prefix}{name.upper()}" if prefix else name
+
+
+class UpstreamSettings(BaseModel, extra="forbid"):
     """One OpenAI-compatible model server."""
 
     name: str = Field(description="Prefix of its models: `name/model`.", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -27,7 +57,7 @@ class Settings(BaseSettings):
     """Settings of one Backtalk application. Environment names carry the prefix `BACKTALK_`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="BACKTALK_", env_file=".env", toml_file="backtalk.toml", extra="ignore", validate_default=False
+        env_prefix=PREFIX, env_file=".env", toml_file="backtalk.toml", extra="ignore", validate_default=False
     )
 
     home: Path = Field(
@@ -70,6 +100,17 @@ class Settings(BaseSettings):
         default=[], description="Origins whose pages may call this server, separated by commas."
     )
     strict: bool = Field(default=False, description="Refuse unknown body fields with 400 instead of ignoring them.")
+    access_log: bool = Field(default=True, description="`serve` logs one line for each request.")
+    log_format: Literal["auto", "json", "pretty"] = Field(
+        default="auto",
+        description="Log lines of `serve`: `json`, `pretty`, or `auto`: pretty on a terminal, else JSON.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that `serve` logs: `debug`, `info`, `warning` or `error`."
+    )
+    metrics: bool = Field(
+        default=False, description='Serve `/metrics` for Prometheus; needs `pip install "backtalk[metrics]"`.'
+    )
 
     @field_validator("models", "hosts", "origins", mode="before")
     @classmethod
@@ -89,9 +130,41 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+        """The sources, the strongest first. Raises ValueError for a file that cannot be read, UnknownSetting."""
+        try:
+            toml = TomlConfigSettingsSource(settings_cls)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"backtalk.toml cannot be read: {error}") from error
+        _check(getattr(init_settings, "init_kwargs", {}), "the arguments")
+        _check_variables(getattr(env_settings, "env_vars", {}), "the environment")
+        _check_variables(getattr(dotenv_settings, "env_vars", {}), ".env")
+        _check(toml.toml_data, "backtalk.toml")
+        return init_settings, env_settings, dotenv_settings, toml
 
     @property
     def database_url(self) -> str:
         """The database to use, the default one spelled out."""
         return self.database or f"sqlite:///{self.home / 'backtalk.sqlite'}"
+
+
+def _check(given: Mapping[str, Any], place: str) -> None:
+    """Raises UnknownSetting, also for a key of an `[[upstreams]]` table."""
+    for name in given:
+        if name.lower() not in Settings.model_fields:
+            raise UnknownSetting(name, place, Settings.model_fields)
+    for entry in given.get("upstreams") or ():
+        for name in entry if isinstance(entry, dict) else ():
+            if name not in UpstreamSettings.model_fields:
+                raise UnknownSetting(name, f"{place}, [[upstreams]]", UpstreamSettings.model_fields)
+
+
+def _check_variables(variables: Mapping[str, str | None], place: str) -> None:
+    """Raises UnknownSetting for a variable with our prefix that means nothing. Case is of no account, as in pydantic."""
+    for variable in map(str.upper, variables):
+        name = variable.removeprefix(PREFIX).lower()
+        if variable.startswith(PREFIX) and name not in Settings.model_fields and not _is_no_setting(variable):
+            raise UnknownSetting(name, place, Settings.model_fields, PREFIX)
+
+
+def _is_no_setting(variable: str) -> bool:
+    return any(variable == name or (name[-1] == "*" and variable.startswith(name[:-1])) for name in NOT_SETTINGS)

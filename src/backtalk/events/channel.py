@@ -23,6 +23,11 @@ class Channel:
         self._waiters: set[asyncio.Future[None]] = set()
         self.closed = False
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything was ever published."""
+        return self._count > 0
+
     def publish(self, events: Sequence[Event]) -> None:
         """Adds events that are durable, and wakes the readers."""
         self._ring.extend(events)

@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 
-from backtalk.core.errors import NotFound
+from backtalk.core.errors import NotFound, Overloaded
 from backtalk.core.owner import is_dead
 from backtalk.domain.events import Ended, Event
 from backtalk.events import store
@@ -21,6 +21,10 @@ log = logging.getLogger("backtalk.events")
 LEASE_SECONDS = 10.0
 RENEW_SECONDS = 3.0
 POLL_SECONDS = 0.1
+RETRY_SECONDS = 0.2
+PATIENCE_SECONDS = 30.0
+"""How long a commit is tried again while the database is locked or away. A log's first events fail at once: a client
+waits for them, and is told to come again."""
 Fenced = store.FencedError
 
 
@@ -33,6 +37,8 @@ class Writer:
         self.attempt = attempt
         self.channel = Channel()
         self.rows: list[int] = []
+        self.on_lost: Callable[[], None] | None = None
+        """Called when the lease is found to be another's."""
         self._log = log
 
     async def append(self, events: list[Event], *, also: store.Also | None = None) -> None:
@@ -84,6 +90,11 @@ class Dead(msgspec.Struct, frozen=True):
     project: str
     response_id: str
     attempt: int
+    lease_until: float
+
+
+_Queued: TypeAlias = "tuple[store.Entry, Writer, asyncio.Future[None], float]"
+"""What waits for a commit, and the (monotonic) time until which it is tried."""
 
 
 class Log:
@@ -98,7 +109,8 @@ class Log:
         self._gap = gap
         self._behind = behind
         self._live: dict[str, Writer] = {}
-        self._queue: list[tuple[store.Entry, Writer, asyncio.Future[None]]] = []
+        self._queue: list[_Queued] = []
+        self._patience = PATIENCE_SECONDS
         self._committing: asyncio.Task[None] | None = None
         self._last_start = 0.0
         self._renewing: asyncio.Task[None] | None = None
@@ -114,6 +126,7 @@ class Log:
     async def stop(self) -> None:
         if self._renewing:
             self._renewing.cancel()
+        self._patience = 0
         while self._committing or self._compacting:
             tasks = [*self._compacting, *([self._committing] if self._committing else [])]
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -146,7 +159,7 @@ class Log:
         lease = store.Lease(self.owner, time.time() + LEASE_SECONDS) if opens else None
         entry = store.Entry(writer.project, writer.response_id, writer.attempt, events, also, lease, ends)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append((entry, writer, future))
+        self._queue.append((entry, writer, future, time.monotonic() + (0 if opens else self._patience)))
         if self._committing is None:
             self._committing = asyncio.create_task(self._commit_queued())
         if self._behind and not (opens or ends or also):
@@ -163,18 +176,38 @@ class Log:
                     await asyncio.sleep(wait)
                 self._last_start = time.monotonic()
                 group, self._queue = self._queue, []
-                await self._commit_group(group)
+                await self._commit_group(self._without_lost(group))
         finally:
             self._committing = None
 
-    async def _commit_group(self, group: list[tuple[store.Entry, Writer, asyncio.Future[None]]]) -> None:
-        outcomes: Sequence[Any]
+    def _without_lost(self, group: list[_Queued]) -> list[_Queued]:
+        """The entries whose writer may still write: what follows on events that were given up would leave a gap."""
+        for entry, writer, future, _ in group:
+            if writer.channel.closed:
+                self._settle(entry, writer, future, Fenced(entry.response_id))
+        return [queued for queued in group if not queued[1].channel.closed]
+
+    async def _commit_group(self, group: list[_Queued]) -> None:
         try:
-            outcomes = await self.storage.write(store.commit, [entry for entry, _, _ in group])
+            outcomes = await self.storage.write(store.commit, [entry for entry, *_ in group])
         except Exception as error:
-            outcomes = [error] * len(group)
-        for (entry, writer, future), outcome in zip(group, outcomes, strict=True):
+            await self._put_off(group, error)
+            return
+        for (entry, writer, future, _), outcome in zip(group, outcomes, strict=True):
             self._settle(entry, writer, future, outcome)
+
+    async def _put_off(self, group: list[_Queued], error: Exception) -> None:
+        """Nothing of the group was written. What may wait is tried again in the same order; the rest is given up."""
+        now = time.monotonic()
+        waiting = [queued for queued in group if isinstance(error, Overloaded) and queued[3] > now]
+        for queued in group:
+            if queued not in waiting:
+                entry, writer, future, _ = queued
+                self.release(writer)
+                self._settle(entry, writer, future, error)
+        if waiting:
+            self._queue[:0] = waiting
+            await asyncio.sleep(min(RETRY_SECONDS, self._patience))
 
     def _settle(self, entry: store.Entry, writer: Writer, future: asyncio.Future[None], outcome: Any) -> None:
         """Tells the run and the readers how the commit of one entry went."""
@@ -184,7 +217,7 @@ class Log:
             if not future.done():
                 future.set_exception(outcome)
             return
-        if outcome:
+        if outcome and writer.attempt == 1:  # a later attempt does not know the rows of those before it
             writer.rows.append(outcome)
         if not self._behind or entry.opens or entry.ends or entry.also:
             writer.channel.publish(entry.events)
@@ -247,16 +280,27 @@ class Log:
     async def _renew_for_ever(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            if self._live:
-                with contextlib.suppress(Exception):  # a database that is away: tried again in a moment
-                    await self.storage.write(store.renew, self.owner, list(self._live), time.time() + LEASE_SECONDS)
+            with contextlib.suppress(Exception):  # a database that is away: tried again in a moment
+                await self._renew()
+
+    async def _renew(self) -> None:
+        """Renews all leases, and lets go of logs that another process has taken over meanwhile."""
+        mine = {name: writer for name, writer in self._live.items() if writer.channel.begun}
+        if not mine:
+            return
+        held = await self.storage.write(store.renew, self.owner, list(mine), time.time() + LEASE_SECONDS)
+        for name, writer in mine.items():
+            if name not in held and not writer.channel.closed:
+                self.release(writer)
+                if writer.on_lost:
+                    writer.on_lost()
 
     async def find_dead(self) -> list[Dead]:
         """Logs whose writer is gone: its lease ran out, or it ran on this machine and its process is no more."""
         now = time.time()
         rows = await self.storage.read(store.open_logs)
         return [
-            Dead(row.project, row.id, row.attempt)
+            Dead(row.project, row.id, row.attempt, row.lease_until)
             for row in rows
             if row.id not in self._live and (row.lease_until < now or is_dead(row.owner, self.owner))
         ]
@@ -264,12 +308,13 @@ class Log:
     async def find_running(self, project: str, response_id: str) -> Dead | None:
         """An open log, whoever writes it: what `take_over` needs to cancel it."""
         rows = await self.storage.read(store.open_logs, response_id)
-        return next((Dead(row.project, row.id, row.attempt) for row in rows if row.project == project), None)
+        return next((Dead(project, row.id, row.attempt, store.NEVER) for row in rows if row.project == project), None)
 
     async def take_over(self, dead: Dead) -> Writer | None:
-        """The right to write on where a dead process stopped; None when another process was quicker."""
+        """The right to write on where a dead process stopped; None when another was quicker, or it is not dead."""
         lease = store.Lease(self.owner, time.time() + LEASE_SECONDS)
-        if not await self.storage.write(store.take_over, dead.response_id, dead.project, dead.attempt, lease):
+        seen = (dead.attempt, dead.lease_until)
+        if not await self.storage.write(store.take_over, dead.response_id, dead.project, seen, lease):
             return None
         return Writer(self, dead.project, dead.response_id, dead.attempt + 1)
 

@@ -25,9 +25,11 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import DBAPIError
 
 from backtalk.domain.events import Event
 from backtalk.events.channel import clip, merge
+from backtalk.storage.engine import is_passing
 from backtalk.storage.schema import Blob, Id, RowId, table
 
 logs = table(
@@ -69,6 +71,8 @@ Also = Callable[[Connection], Any]
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Event])
 _CHUNK = 500
+NEVER = 1e12
+"""A time after every lease's end."""
 
 
 class Entry(msgspec.Struct, eq=False):
@@ -130,6 +134,8 @@ def _admit(connection: Connection, entry: Entry, attempts: dict[str, int]) -> Ex
             if entry.ends:
                 connection.execute(update(logs).where(_log_is(entry)).values(state="ended"))
     except Exception as error:
+        if isinstance(error, DBAPIError) and is_passing(error):
+            raise  # a deadlock undoes the whole transaction on some databases: all of it is run again
         return error
     return None
 
@@ -247,10 +253,14 @@ def forget(connection: Connection, project: str, response_id: str) -> None:
 # System statements: they serve all projects at once, and touch nothing but leases.
 
 
-def renew(connection: Connection, owner: str, ids: Sequence[str], until: float) -> None:
+def renew(connection: Connection, owner: str, ids: Sequence[str], until: float) -> set[str]:
+    """Returns those of `ids` that `owner` still writes."""
+    held: set[str] = set()
     for start in range(0, len(ids), _CHUNK):
         mine = logs.c.id.in_(ids[start : start + _CHUNK]) & (logs.c.owner == owner) & (logs.c.state == "open")
         connection.execute(update(logs).where(mine).values(lease_until=until))
+        held.update(connection.execute(select(logs.c.id).where(mine)).scalars())
+    return held
 
 
 def open_logs(connection: Connection, response_id: str | None = None) -> list[Any]:
@@ -265,12 +275,17 @@ def ended_logs(connection: Connection, limit: int = 1000) -> list[Any]:
     return list(connection.execute(select(logs.c.id, logs.c.project).where(logs.c.state == "ended").limit(limit)))
 
 
-def take_over(connection: Connection, response_id: str, project: str, attempt: int, lease: Lease) -> bool:
-    """Makes `lease.owner` the writer if nobody else was quicker; the old attempt is fenced off from then on."""
+def take_over(connection: Connection, response_id: str, project: str, seen: tuple[int, float], lease: Lease) -> bool:
+    """Makes `lease.owner` the writer; the old attempt is fenced off from then on.
+
+    Not if the attempt has changed since it was `seen`, or if its lease was renewed beyond the time seen.
+    """
+    attempt, until = seen
     claim = (
         update(logs)
         .where(logs.c.id == response_id, logs.c.project == project)
         .where(logs.c.attempt == attempt, logs.c.state == "open")
+        .where(logs.c.lease_until <= until)
         .values(owner=lease.owner, lease_until=lease.until, attempt=attempt + 1)
     )
     return connection.execute(claim).rowcount == 1

@@ -3,23 +3,31 @@
 from typing import Annotated, Any, Literal
 
 import msgspec
-from fastapi import APIRouter, Depends, File, Form, Query, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Path, Query, UploadFile
 from starlette.responses import FileResponse, Response
 
 from backtalk.core.errors import InvalidRequest, NotFound
 from backtalk.domain.caller import Caller
+from backtalk.files.answers import FileList, FileObject
 from backtalk.files.service import Files
 from backtalk.files.store import FileRecord
 from backtalk.http.caller import caller
+from backtalk.http.openapi import Deleted, answers, errors
 from backtalk.http.paging import After, Cursor, Limit10000, Order, page
 from backtalk.http.route import JSON, router
 
 Who = Annotated[Caller, Depends(caller)]
+FileId = Annotated[str, Path(description="A file's id, `file-…`.")]
 Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data"]
-Anchor = Annotated[Literal["created_at"] | None, Form(alias="expires_after[anchor]")]
-Seconds = Annotated[int | None, Form(alias="expires_after[seconds]", ge=3600, le=2_592_000)]
+_NOT_SENT = [""]  # as the example: else Swagger UI fills the field in
+Anchor = Annotated[Literal["created_at"] | None, Form(alias="expires_after[anchor]", examples=_NOT_SENT)]
+Seconds = Annotated[int | None, Form(alias="expires_after[seconds]", ge=3600, le=2_592_000, examples=_NOT_SENT)]
 
 # What a user uploaded is never rendered as a page of ours.
+_BYTES = {
+    "description": "The bytes as they were uploaded.",
+    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+}
 _SAFE = {"content-security-policy": "sandbox", "x-content-type-options": "nosniff"}
 
 
@@ -27,7 +35,13 @@ def routes(files: Files) -> APIRouter:
     """The routes of this room over its service."""
     api = router(tags=["Files"])
 
-    @api.post("/v1/files", summary="Upload a file", response_model=None)
+    @api.post(
+        "/v1/files",
+        operation_id="uploadFile",
+        summary="Upload a file",
+        response_model=None,
+        responses=answers(FileObject, 413),
+    )
     async def create(
         who: Who,
         file: Annotated[UploadFile, File(description="The file, at most `max_upload` bytes.")],
@@ -35,11 +49,18 @@ def routes(files: Files) -> APIRouter:
         anchor: Anchor = None,
         seconds: Seconds = None,
     ) -> Response:
+        """Keeps the bytes. To search them, attach the file to a vector store."""
         _check_expiry(anchor, seconds)
         record = await files.create(who.project, file.filename or "", file.file, purpose=purpose, expires_in=seconds)
         return JSON(wire(record))
 
-    @api.get("/v1/files", summary="List files", response_model=None)
+    @api.get(
+        "/v1/files",
+        operation_id="listFiles",
+        summary="List files",
+        response_model=None,
+        responses=answers(FileList),
+    )
     async def listing(
         who: Who,
         limit: Limit10000 = 10_000,
@@ -50,17 +71,36 @@ def routes(files: Files) -> APIRouter:
         records = await files.list(who.project, Cursor(limit, order, after), purpose)
         return JSON(page([wire(record) for record in records], limit))
 
-    @api.get("/v1/files/{file_id}", summary="Get a file's record", response_model=None)
-    async def get(who: Who, file_id: str) -> Response:
+    @api.get(
+        "/v1/files/{file_id}",
+        operation_id="retrieveFile",
+        summary="Retrieve a file's record",
+        response_model=None,
+        responses=answers(FileObject, 404),
+    )
+    async def get(who: Who, file_id: FileId) -> Response:
         return JSON(wire(await files.get(who.project, file_id)))
 
-    @api.delete("/v1/files/{file_id}", summary="Delete a file", response_model=None)
-    async def delete(who: Who, file_id: str) -> Response:
+    @api.delete(
+        "/v1/files/{file_id}",
+        operation_id="deleteFile",
+        summary="Delete a file",
+        response_model=None,
+        responses=answers(Deleted, 404),
+    )
+    async def delete(who: Who, file_id: FileId) -> Response:
+        """It leaves every vector store, too."""
         await files.delete(who.project, file_id)
         return JSON({"id": file_id, "object": "file", "deleted": True})
 
-    @api.get("/v1/files/{file_id}/content", summary="Get a file's bytes", response_model=None)
-    async def content(who: Who, file_id: str) -> Response:
+    @api.get(
+        "/v1/files/{file_id}/content",
+        operation_id="downloadFile",
+        summary="Download a file's bytes",
+        response_class=Response,
+        responses={200: _BYTES, **errors(404)},
+    )
+    async def content(who: Who, file_id: FileId) -> Response:
         record = await files.get(who.project, file_id)
         path = files.path(who.project, file_id)
         if not path.is_file():  # deleted a moment ago

@@ -1,50 +1,67 @@
-"""Pure ASGI around every request: a request id, OpenAI's response headers, and a limit on the body's size."""
+"""Pure ASGI around every request: a request id, OpenAI's response headers, a limit on the body's size, and its record."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backtalk.core.errors import TooLarge
 from backtalk.core.ids import new_id
+from backtalk.http.access_log import Observer, exchange_of
 from backtalk.http.errors import render
 from backtalk.http.paths import path_of
+
+_NOBODY_WAITED = 499
+"""The status, as nginx writes it, of a request whose client left before the answer began."""
 
 
 class Envelope:
     """Gives each request a `scope["state"]["request_id"]` and each answer `x-request-id`; cuts off bodies over the limit.
 
-    `limit` tells the most bytes that a path may receive; None means that the path is not ours to guard.
+    `limit` tells the most bytes that a path may receive; None means that the path is not ours to guard. Each of the
+    `observers` is told of every request, when it is over.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: Callable[[str], int | None]) -> None:
+    def __init__(self, app: ASGIApp, *, limit: Callable[[str], int | None], observers: Sequence[Observer] = ()) -> None:
         self.app = app
         self.limit = limit
+        self.observers = observers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limit = self.limit(path_of(scope)) if scope["type"] == "http" else None
-        if limit is None:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        limit = self.limit(path_of(scope))
         started = time.perf_counter()
-        request_id = new_id("req")
-        scope.setdefault("state", {})["request_id"] = request_id
-        begun = False
+        headers = _headers_for(scope) if limit is not None else []
+        status = 0
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal begun
+            nonlocal status
             if message["type"] == "http.response.start":
-                begun = True
-                elapsed = round((time.perf_counter() - started) * 1000)
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-request-id", request_id.encode()),
-                    (b"openai-processing-ms", b"%d" % elapsed),
-                    (b"openai-version", b"2020-10-01"),
-                    (b"x-content-type-options", b"nosniff"),
-                ]
+                status = message["status"]
+                if limit is not None:
+                    elapsed = (b"openai-processing-ms", b"%d" % round((time.perf_counter() - started) * 1000))
+                    message["headers"] = [*message.get("headers", ()), *headers, elapsed]
             await send(message)
 
+        try:
+            if limit is None:
+                await self.app(scope, receive, send_with_headers)
+            else:
+                await self._within(limit, scope, receive, send_with_headers)
+        except TooLarge as error:
+            if limit is None or status:
+                raise
+            await render(error)(scope, receive, send_with_headers)
+        except Exception:
+            status = status or 500
+            raise
+        finally:
+            self._tell(scope, status or _NOBODY_WAITED, started)
+
+    async def _within(self, limit: int, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises TooLarge for a body of more than `limit` bytes, announced or received."""
         received = 0
 
         async def receive_within_limit() -> Message:
@@ -56,14 +73,25 @@ class Envelope:
             return message
 
         if _content_length(scope) > limit:
-            await render(_too_large(limit))(scope, receive, send_with_headers)
-            return
-        try:
-            await self.app(scope, receive_within_limit, send_with_headers)
-        except TooLarge as error:
-            if begun:
-                raise
-            await render(error)(scope, receive, send_with_headers)
+            raise _too_large(limit)
+        await self.app(scope, receive_within_limit, send)
+
+    def _tell(self, scope: Scope, status: int, started: float) -> None:
+        if self.observers:
+            exchange = exchange_of(scope, status, started)
+            for observe in self.observers:
+                observe(exchange)
+
+
+def _headers_for(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer of ours; the request has its id from now on."""
+    request_id = new_id("req")
+    scope.setdefault("state", {})["request_id"] = request_id
+    return [
+        (b"x-request-id", request_id.encode()),
+        (b"openai-version", b"2020-10-01"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from backtalk.core.errors import InvalidRequest
+from backtalk.http.openapi import errors
 
 
 class _Request(Request):
@@ -29,8 +30,8 @@ class _Route(APIRoute):
 
 
 def router(**options: Any) -> APIRouter:
-    """A router whose routes read JSON our way."""
-    return APIRouter(route_class=_Route, **options)
+    """A router whose routes read JSON our way, and say what every one of them may answer."""
+    return APIRouter(route_class=_Route, responses=errors(400, 401, "default"), **options)
 
 
 def decode(body: bytes) -> Any:

@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 HEARTBEAT_SECONDS = 15.0
+STOP_SECONDS = 5.0
+"""How long a stopping server's stream may take to its end."""
 DONE = b"data: [DONE]\n\n"
 _HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -32,36 +35,47 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # ASGI servers run applications in tasks
-        left = False
+        sending = asyncio.create_task(self._send_all(send))
+        left = True
+        try:
+            left = await is_left(receive, sending)
+        finally:
+            sending.cancel()
+            if left and self.on_leave:
+                self.on_leave()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sending
 
-        async def watch() -> None:
-            nonlocal left
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            left = True
-            task.cancel()
-
-        watcher = asyncio.create_task(watch())
+    async def _send_all(self, send: Send) -> None:
         heartbeat = _Heartbeat(send)
         try:
             async with contextlib.aclosing(self.chunks) as chunks:
                 async for chunk in chunks:
                     heartbeat.postpone()
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            heartbeat.stop()
-            watcher.cancel()
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except asyncio.CancelledError:
-            if not left:
-                raise
-            task.uncancel()
         finally:
             heartbeat.stop()
-            watcher.cancel()
-            if left and self.on_leave:
-                self.on_leave()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def is_left(receive: Receive, task: "asyncio.Task[Any]") -> bool:
+    """Waits until `task` is done or its client has gone, and tells whether it has.
+
+    It is cancelled when the server stops: then all responses are about to be ended, and the task has `STOP_SECONDS`.
+    """
+    watching = asyncio.create_task(_disconnected(receive))
+    try:
+        await asyncio.wait((task, watching), return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,), timeout=STOP_SECONDS)
+    finally:
+        watching.cancel()
+    return not task.done()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class _Heartbeat:
@@ -79,6 +93,8 @@ class _Heartbeat:
 
     def stop(self) -> None:
         self._timer.cancel()
+        if self._task:
+            self._task.cancel()
 
     def _due(self) -> None:
         if self._loop.time() - self._last >= HEARTBEAT_SECONDS:

@@ -77,7 +77,7 @@ class OpenAIChat:
             **self._upstream.headers(),
         }
         if prompt.request_id:
-            headers["x-client-request-id"] = prompt.request_id
+            headers["x-request-id"] = headers["x-client-request-id"] = prompt.request_id
         return headers
 
     async def _refused(self, reply: Reply, model: str) -> Exception:

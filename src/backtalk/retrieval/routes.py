@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Depends, Query
+from fastapi import APIRouter, Body, Depends, Path, Query
 from starlette.responses import Response
 
 from backtalk.access.routes import caller
@@ -11,14 +11,27 @@ from backtalk.core.errors import InvalidRequest
 from backtalk.domain.caller import Caller
 from backtalk.domain.intake import take_metadata
 from backtalk.domain.turn import Passage
+from backtalk.http.openapi import Deleted, answers
 from backtalk.http.paging import After, Before, Cursor, Limit20, Order, page
 from backtalk.http.route import JSON, router
+from backtalk.retrieval.answers import (
+    FileBatchObject,
+    FileContent,
+    SearchResults,
+    VectorStoreFileList,
+    VectorStoreFileObject,
+    VectorStoreList,
+    VectorStoreObject,
+)
 from backtalk.retrieval.attributes import take_attributes
 from backtalk.retrieval.service import NewFile, Retrieval, is_expired
 from backtalk.retrieval.store import Batch, Counts, StoreFile, StoreRecord
 from backtalk.retrieval.wire import AttachFile, Chunking, CreateBatch, CreateStore, Search, SetAttributes, UpdateStore
 
 Who = Annotated[Caller, Depends(caller)]
+StoreId = Annotated[str, Path(description="A vector store's id, `vs_…`.")]
+FileId = Annotated[str, Path(description="A file's id, `file-…`.")]
+BatchId = Annotated[str, Path(description="A file batch's id, `vsfb_…`.")]
 Status = Annotated[
     Literal["in_progress", "completed", "failed", "cancelled"] | None,
     Query(alias="filter", description="Only files in this state."),
@@ -37,7 +50,13 @@ def routes(retrieval: Retrieval) -> APIRouter:
 def _stores(retrieval: Retrieval) -> APIRouter:
     api = router(prefix="/v1/vector_stores", tags=["Vector stores"])
 
-    @api.post("", summary="Create a vector store", response_model=None)
+    @api.post(
+        "",
+        operation_id="createVectorStore",
+        summary="Create a vector store",
+        response_model=None,
+        responses=answers(VectorStoreObject),
+    )
     async def create(who: Who, body: Annotated[CreateStore | None, Body()] = None) -> Response:
         body = body or CreateStore()
         made = await retrieval.create(
@@ -49,19 +68,37 @@ def _stores(retrieval: Retrieval) -> APIRouter:
         )
         return JSON(_store(*made))
 
-    @api.get("", summary="List vector stores", response_model=None)
+    @api.get(
+        "",
+        operation_id="listVectorStores",
+        summary="List vector stores",
+        response_model=None,
+        responses=answers(VectorStoreList),
+    )
     async def listing(
         who: Who, limit: Limit20 = 20, order: Order = "desc", after: After = None, before: Before = None
     ) -> Response:
         found = await retrieval.stores(who, Cursor(limit, order, after, before))
         return JSON(page([_store(*one) for one in found], limit))
 
-    @api.get("/{store_id}", summary="Retrieve a vector store", response_model=None)
-    async def get(who: Who, store_id: str) -> Response:
+    @api.get(
+        "/{store_id}",
+        operation_id="retrieveVectorStore",
+        summary="Retrieve a vector store",
+        response_model=None,
+        responses=answers(VectorStoreObject, 404),
+    )
+    async def get(who: Who, store_id: StoreId) -> Response:
         return JSON(_store(*await retrieval.get(who, store_id)))
 
-    @api.post("/{store_id}", summary="Modify a vector store", response_model=None)
-    async def update(who: Who, store_id: str, body: UpdateStore) -> Response:
+    @api.post(
+        "/{store_id}",
+        operation_id="updateVectorStore",
+        summary="Modify a vector store",
+        response_model=None,
+        responses=answers(VectorStoreObject, 404),
+    )
+    async def update(who: Who, store_id: StoreId, body: UpdateStore) -> Response:
         values: dict[str, Any] = {}
         if body.name is not None:
             values["name"] = body.name
@@ -71,13 +108,27 @@ def _stores(retrieval: Retrieval) -> APIRouter:
             values["expires_days"] = body.expires_after.days if body.expires_after else None
         return JSON(_store(*await retrieval.update(who, store_id, values)))
 
-    @api.delete("/{store_id}", summary="Delete a vector store", response_model=None)
-    async def delete(who: Who, store_id: str) -> Response:
+    @api.delete(
+        "/{store_id}",
+        operation_id="deleteVectorStore",
+        summary="Delete a vector store",
+        response_model=None,
+        responses=answers(Deleted, 404),
+    )
+    async def delete(who: Who, store_id: StoreId) -> Response:
+        """The uploaded files themselves stay."""
         await retrieval.delete(who, store_id)
         return JSON({"id": store_id, "object": "vector_store.deleted", "deleted": True})
 
-    @api.post("/{store_id}/search", summary="Search a vector store", response_model=None)
-    async def search(who: Who, store_id: str, body: Search) -> Response:
+    @api.post(
+        "/{store_id}/search",
+        operation_id="searchVectorStore",
+        summary="Search a vector store",
+        response_model=None,
+        responses=answers(SearchResults, 404),
+    )
+    async def search(who: Who, store_id: StoreId, body: Search) -> Response:
+        """By words and by meaning at once, with filters over the files' attributes."""
         queries = _checked(body.query)
         found = await retrieval.search(
             who,
@@ -97,15 +148,28 @@ def _stores(retrieval: Retrieval) -> APIRouter:
 def _files(retrieval: Retrieval) -> APIRouter:
     api = router(prefix="/v1/vector_stores/{store_id}/files", tags=["Vector store files"])
 
-    @api.post("", summary="Attach a file", response_model=None)
-    async def attach(who: Who, store_id: str, body: AttachFile) -> Response:
+    @api.post(
+        "",
+        operation_id="createVectorStoreFile",
+        summary="Attach a file",
+        response_model=None,
+        responses=answers(VectorStoreFileObject, 404),
+    )
+    async def attach(who: Who, store_id: StoreId, body: AttachFile) -> Response:
+        """The file is read in the background: ask for it until its `status` is `completed`."""
         new = _new_file(body.file_id, take_attributes(body.attributes), body.chunking_strategy)
         return JSON(_file(await retrieval.attach(who, store_id, new)))
 
-    @api.get("", summary="List a store's files", response_model=None)
+    @api.get(
+        "",
+        operation_id="listVectorStoreFiles",
+        summary="List a store's files",
+        response_model=None,
+        responses=answers(VectorStoreFileList, 404),
+    )
     async def listing(
         who: Who,
-        store_id: str,
+        store_id: StoreId,
         limit: Limit20 = 20,
         order: Order = "desc",
         after: After = None,
@@ -115,22 +179,47 @@ def _files(retrieval: Retrieval) -> APIRouter:
         found = await retrieval.files(who, store_id, Cursor(limit, order, after, before), status=status)
         return JSON(page([_file(one) for one in found], limit))
 
-    @api.get("/{file_id}", summary="Retrieve a store's file", response_model=None)
-    async def get(who: Who, store_id: str, file_id: str) -> Response:
+    @api.get(
+        "/{file_id}",
+        operation_id="retrieveVectorStoreFile",
+        summary="Retrieve a store's file",
+        response_model=None,
+        responses=answers(VectorStoreFileObject, 404),
+    )
+    async def get(who: Who, store_id: StoreId, file_id: FileId) -> Response:
         return JSON(_file(await retrieval.file(who, store_id, file_id)))
 
-    @api.post("/{file_id}", summary="Replace a file's attributes", response_model=None)
-    async def update(who: Who, store_id: str, file_id: str, body: SetAttributes) -> Response:
+    @api.post(
+        "/{file_id}",
+        operation_id="updateVectorStoreFile",
+        summary="Replace a file's attributes",
+        response_model=None,
+        responses=answers(VectorStoreFileObject, 404),
+    )
+    async def update(who: Who, store_id: StoreId, file_id: FileId, body: SetAttributes) -> Response:
         attributes = take_attributes(body.attributes)
         return JSON(_file(await retrieval.set_attributes(who, store_id, file_id, attributes)))
 
-    @api.delete("/{file_id}", summary="Take a file out of a store", response_model=None)
-    async def detach(who: Who, store_id: str, file_id: str) -> Response:
+    @api.delete(
+        "/{file_id}",
+        operation_id="deleteVectorStoreFile",
+        summary="Take a file out of a store",
+        response_model=None,
+        responses=answers(Deleted, 404),
+    )
+    async def detach(who: Who, store_id: StoreId, file_id: FileId) -> Response:
+        """The uploaded file itself stays."""
         await retrieval.detach(who, store_id, file_id)
         return JSON({"id": file_id, "object": "vector_store.file.deleted", "deleted": True})
 
-    @api.get("/{file_id}/content", summary="Read the text of a store's file", response_model=None)
-    async def content(who: Who, store_id: str, file_id: str) -> Response:
+    @api.get(
+        "/{file_id}/content",
+        operation_id="retrieveVectorStoreFileContent",
+        summary="Read the text of a store's file",
+        response_model=None,
+        responses=answers(FileContent, 404),
+    )
+    async def content(who: Who, store_id: StoreId, file_id: FileId) -> Response:
         text = await retrieval.content(who, store_id, file_id)
         data = [{"type": "text", "text": text}] if text else []
         kind = "vector_store.file_content.page"
@@ -142,23 +231,49 @@ def _files(retrieval: Retrieval) -> APIRouter:
 def _batches(retrieval: Retrieval) -> APIRouter:
     api = router(prefix="/v1/vector_stores/{store_id}/file_batches", tags=["Vector store files"])
 
-    @api.post("", summary="Attach many files", response_model=None)
-    async def create(who: Who, store_id: str, body: CreateBatch) -> Response:
+    @api.post(
+        "",
+        operation_id="createVectorStoreFileBatch",
+        summary="Attach many files",
+        response_model=None,
+        responses=answers(FileBatchObject, 404),
+    )
+    async def create(who: Who, store_id: StoreId, body: CreateBatch) -> Response:
+        """Either `file_ids`, which share attributes and chunking, or `files` with their own."""
         return JSON(_batch(*await retrieval.create_batch(who, store_id, _new_files(body))))
 
-    @api.get("/{batch_id}", summary="Retrieve a file batch", response_model=None)
-    async def get(who: Who, store_id: str, batch_id: str) -> Response:
+    @api.get(
+        "/{batch_id}",
+        operation_id="retrieveVectorStoreFileBatch",
+        summary="Retrieve a file batch",
+        response_model=None,
+        responses=answers(FileBatchObject, 404),
+    )
+    async def get(who: Who, store_id: StoreId, batch_id: BatchId) -> Response:
         return JSON(_batch(*await retrieval.batch(who, store_id, batch_id)))
 
-    @api.post("/{batch_id}/cancel", summary="Cancel a file batch", response_model=None)
-    async def cancel(who: Who, store_id: str, batch_id: str) -> Response:
+    @api.post(
+        "/{batch_id}/cancel",
+        operation_id="cancelVectorStoreFileBatch",
+        summary="Cancel a file batch",
+        response_model=None,
+        responses=answers(FileBatchObject, 404),
+    )
+    async def cancel(who: Who, store_id: StoreId, batch_id: BatchId) -> Response:
+        """What is read stays; what is not read yet is not read any more."""
         return JSON(_batch(*await retrieval.cancel_batch(who, store_id, batch_id)))
 
-    @api.get("/{batch_id}/files", summary="List a batch's files", response_model=None)
+    @api.get(
+        "/{batch_id}/files",
+        operation_id="listFilesInVectorStoreFileBatch",
+        summary="List a batch's files",
+        response_model=None,
+        responses=answers(VectorStoreFileList, 404),
+    )
     async def files(
         who: Who,
-        store_id: str,
-        batch_id: str,
+        store_id: StoreId,
+        batch_id: BatchId,
         limit: Limit20 = 20,
         order: Order = "desc",
         after: After = None,

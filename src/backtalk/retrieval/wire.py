@@ -43,7 +43,9 @@ class Chunking(BaseModel):
         return self
 
 
-class CreateStore(BaseModel):
+class CreateStore(BaseModel, json_schema_extra={"examples": [{"name": "Handbook"}]}):
+    """All of it may be left out."""
+
     name: Name | None = None
     metadata: Metadata = None
     file_ids: Annotated[list[FileId], Field(max_length=500)] | None = None
@@ -51,23 +53,31 @@ class CreateStore(BaseModel):
     expires_after: ExpiresAfter | None = None
 
 
-class UpdateStore(BaseModel):
+class UpdateStore(BaseModel, json_schema_extra={"examples": [{"name": "Handbook", "metadata": {"team": "people"}}]}):
+    """What to change."""
+
     name: Name | None = None
     metadata: Metadata = None
     expires_after: ExpiresAfter | None = None
 
 
-class AttachFile(BaseModel):
+class AttachFile(BaseModel, json_schema_extra={"examples": [{"file_id": "file-…", "attributes": {"year": 2026}}]}):
+    """An uploaded file, and what filters shall know of it."""
+
     file_id: FileId
     attributes: Attributes = None
     chunking_strategy: Chunking | None = None
 
 
-class SetAttributes(BaseModel):
+class SetAttributes(BaseModel, json_schema_extra={"examples": [{"attributes": {"year": 2026}}]}):
+    """The attributes from now on."""
+
     attributes: Attributes
 
 
-class CreateBatch(BaseModel):
+class CreateBatch(BaseModel, json_schema_extra={"examples": [{"file_ids": ["file-…"]}]}):
+    """Uploaded files."""
+
     file_ids: Annotated[list[FileId], Field(min_length=1, max_length=2000)] | None = None
     files: Annotated[list[AttachFile], Field(min_length=1, max_length=2000)] | None = None
     attributes: Attributes = None
@@ -86,7 +96,9 @@ class RankingOptions(BaseModel, extra="allow"):
     hybrid_search: Any = Field(default=None, description="`{embedding_weight, text_weight}`.")
 
 
-class Search(BaseModel):
+class Search(BaseModel, json_schema_extra={"examples": [{"query": "How many days of paid leave?"}]}):
+    """What to look for, and where."""
+
     query: Annotated[list[StrictStr], _ALONE, Field(description="What to look for; several are merged.")]
     max_num_results: Annotated[StrictInt, Field(ge=1, le=50)] = 10
     filters: Any = Field(default=None, description="A comparison of an attribute, or `and`/`or` of filters.")

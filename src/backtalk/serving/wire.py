@@ -22,7 +22,12 @@ def _text_or_list(value: Any) -> Any:
 
 
 class EmbeddingsBody(BaseModel):
-    model_config = ConfigDict(extra="allow")
+    """Texts in, vectors out."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={"examples": [{"model": "backtalk/static", "input": "The food was delicious."}]},
+    )
 
     input: Annotated[Any, AfterValidator(_text_or_list), WithJsonSchema(_INPUT)] = Field(
         description="A text, a list of texts, or token ids for upstreams that take them."

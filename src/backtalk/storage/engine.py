@@ -85,7 +85,7 @@ class Storage:
                 with self.engine.begin() as connection:
                     return function(connection, *args, **kwargs)
             except DBAPIError as error:
-                if attempt + 1 == WRITE_TRIES or not _is_passing(error):
+                if attempt + 1 == WRITE_TRIES or not is_passing(error):
                     raise explain(error) from error
                 time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311  # jitter, not a secret
         raise AssertionError("unreachable")
@@ -114,32 +114,42 @@ class _GroupWriter:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._queue: queue.SimpleQueue[tuple[Callable[[Connection], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._closing = threading.Lock()
+        self._closed = False
         self._thread = threading.Thread(target=self._work, name="backtalk-writer", daemon=True)
         self._thread.start()
 
     def submit(self, function: Callable[..., T]) -> Future[T]:
-        if not self._thread.is_alive():
-            raise Overloaded("The server is stopping; try again in a moment.")
         future: Future[T] = Future()
-        self._queue.put((function, future))
+        with self._closing:  # nothing is queued behind the None that ends the thread
+            if self._closed:
+                raise Overloaded("The server is stopping; try again in a moment.")
+            self._queue.put((function, future))
         return future
 
     def close(self) -> None:
-        self._queue.put(None)
+        with self._closing:
+            self._closed = True
+            self._queue.put(None)
         self._thread.join()
         self._engine.dispose()
 
     def _work(self) -> None:
         while (first := self._queue.get()) is not None:
             group = [first, *self._drain()]
-            alone = len(group) == 1
-            try:
-                with self._engine.begin() as connection:
-                    outcomes = [self._attempt(connection, function, alone) for function, _ in group]
-            except Exception as error:
-                outcomes = [explain(error)] * len(group)
+            outcomes = self._together([function for function, _ in group])
             for (_, future), outcome in zip(group, outcomes, strict=True):
                 _resolve(future, outcome)
+
+    def _together(self, functions: list[Callable[[Connection], Any]]) -> list[Any]:
+        """The functions' outcomes, of one transaction; of one for each where SQLite undid all because of one of them."""
+        try:
+            with self._engine.begin() as connection:
+                return [self._attempt(connection, function, len(functions) == 1) for function in functions]
+        except _UndoneError:
+            return [outcome for function in functions for outcome in self._together([function])]
+        except Exception as error:
+            return [explain(error)] * len(functions)
 
     def _drain(self) -> Iterator[tuple[Callable[[Connection], Any], Future[Any]]]:
         for _ in range(self.MOST):
@@ -160,7 +170,13 @@ class _GroupWriter:
             with connection.begin_nested():
                 return function(connection)
         except Exception as error:
+            if not getattr(connection.connection.dbapi_connection, "in_transaction", True):
+                raise _UndoneError from error
             return explain(error)
+
+
+class _UndoneError(Exception):
+    """An error, such as a full disk, after which SQLite undid the whole transaction and not only the savepoint."""
 
 
 def _resolve(future: Future[Any], outcome: Any) -> None:
@@ -210,7 +226,7 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 _PRAGMAS = ("synchronous=FULL", "foreign_keys=ON", "wal_autocheckpoint=4000", "cache_size=-16000")
 
 
-def _is_passing(error: DBAPIError) -> bool:
+def is_passing(error: DBAPIError) -> bool:
     """A deadlock, a serialization failure or a dropped connection: the same transaction may well succeed now."""
     if error.connection_invalidated:
         return True

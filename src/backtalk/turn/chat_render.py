@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from backtalk.core.errors import NotFound
 from backtalk.domain.events import Deltas, Ended, Event, ItemAdded
 from backtalk.domain.items import Item
 from backtalk.http.sse import DONE
@@ -32,6 +33,8 @@ async def chunk_stream(
             state = await final() if type(events[-1]) is Ended else State()
             if out := renderer.frames(events, state):
                 yield out
+    except NotFound:
+        pass  # it was deleted meanwhile
     finally:
         await batches.aclose()
     yield DONE

@@ -225,13 +225,7 @@ def _tools(value: Any) -> list[dict[str, Any]]:
 
 def _tool(tool: Any, param: str) -> dict[str, Any]:
     function = tool.get("function") if isinstance(tool, dict) else None
-    if not isinstance(function, dict):
-        raise InvalidRequest(
-            f"Missing required parameter: '{param}.function'.",
-            param=f"{param}.function",
-            code="missing_required_parameter",
-        )
-    return take_function(function, f"{param}.function", strict=False)
+    return take_function(function if isinstance(function, dict) else {}, f"{param}.function", strict=False)
 
 
 def _tool_choice(choice: Any, tools: list[dict[str, Any]]) -> Any:

@@ -5,6 +5,7 @@ Text, reasoning and refusals come one item after another; function calls stay op
 some servers interleave them.
 """
 
+import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -69,10 +70,12 @@ class Output:
         self.server_calls: dict[int, ServerCall] = {}
         self.finish: Finish | None = None
         self.seq = seq
+        self.first_at: float | None = None  # when the model began to speak, by time.perf_counter()
         self._server_tools = server_tools
         self._parallel = parallel
         self._text: _Open | None = None
         self._calls: dict[int, _Open] = {}
+        self._tools: list[int] = []  # output indexes of open items of tools that the server runs
         self._events: list[Event] = []
 
     # ── what the runner says ─────────────────────────────────────────────────────────────────────────────────────────
@@ -102,6 +105,9 @@ class Output:
         for call in self._calls.values():
             self._close_call(call, status)
         self._calls.clear()
+        for index in self._tools:
+            self._finish_item(index, {**self.items[index], "status": status})
+        self._tools.clear()
         return self.take()
 
     def next_step(self) -> None:
@@ -113,6 +119,7 @@ class Output:
         """Opens the item of a tool that the server runs, and shows its steps. Returns its output index."""
         self._close_text("completed")
         index = self._add_item(item)
+        self._tools.append(index)
         for step in steps:
             self.progress(index, step)
         return index
@@ -124,8 +131,8 @@ class Output:
 
     def finish_tool(self, index: int, item: Item) -> None:
         """Closes such an item with its final form."""
-        self.items[index] = item
-        self._emit(ItemDone(self.seq, index, item))
+        self._tools.remove(index)
+        self._finish_item(index, item)
 
     def end(self, kind: str) -> list[Event]:
         """The terminal event; an empty `kind` ends the log without one."""
@@ -170,6 +177,7 @@ class Output:
             item: Item = {"id": new_id(id_prefix(item_type)), "type": item_type, "status": "in_progress"}
             item |= {"role": "assistant", "content": []} if item_type == "message" else {"summary": [], "content": []}
             open_ = self._text = _Open(self._add_item(item), item, kind, texts=[], annotations=[])
+            self._begun()
         self._emit(PartAdded(self.seq, open_.index, open_.item["id"], open_.part_index, _part(kind, "")))
         return open_
 
@@ -222,6 +230,7 @@ class Output:
         }
         call = _Open(self._add_item(item), item, "function_call_arguments", texts=[])
         self._calls[delta.index] = call
+        self._begun()
         self._add_arguments(call, delta.arguments)
 
     def _add_arguments(self, call: _Open, arguments: str) -> None:
@@ -235,6 +244,10 @@ class Output:
         self._finish_item(call.index, {**call.item, "arguments": "".join(call.texts), "status": status})
 
     # ── the rest ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _begun(self) -> None:
+        """Once for an item, never for a token."""
+        self.first_at = self.first_at or time.perf_counter()
 
     def _add_item(self, item: Item) -> int:
         self.items.append(item)

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from backtalk.core.errors import NotFound
 from backtalk.domain.events import (
     AnnotationAdded,
     Deltas,
@@ -38,6 +39,8 @@ async def event_stream(
             state = await final() if type(events[-1]) is Ended else State()
             if chunk := frames(events, head, state, after, include):
                 yield chunk
+    except NotFound:
+        pass  # it was deleted meanwhile
     finally:
         await batches.aclose()
     yield DONE

@@ -3,33 +3,64 @@
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Body, Depends, Path, Query, Request
+from fastapi.openapi.models import Example
 from starlette.responses import Response
 
-from backtalk.core.errors import BacktalkError, InvalidRequest
+from backtalk.conversations.answers import ItemList
+from backtalk.core.errors import BacktalkError, InvalidRequest, Overloaded
 from backtalk.domain.caller import Caller
+from backtalk.http.access_log import TurnFacts
 from backtalk.http.caller import caller
+from backtalk.http.openapi import Deleted, answers
 from backtalk.http.paging import After, Cursor, Limit20, Order, page
 from backtalk.http.route import JSON, router
-from backtalk.http.sse import EventStream
+from backtalk.http.sse import EventStream, is_left
 from backtalk.turn import chat_wire, responses_wire
+from backtalk.turn.answers import CHAT_STREAM, RESPONSE_STREAM, ChatCompletion, ContextReceipt, ResponseObject
 from backtalk.turn.chat_render import chunk_stream, completion
 from backtalk.turn.chat_wire import CreateChatCompletion
 from backtalk.turn.render import event_stream
 from backtalk.turn.response import State, assemble, present
 from backtalk.turn.responses_wire import CreateResponse
-from backtalk.turn.runner import Run
+from backtalk.turn.runner import SERVER_RESTARTED, Run
 from backtalk.turn.service import Turns
 
 CallerIs = Annotated[Caller, Depends(caller)]
+ResponseId = Annotated[str, Path(description="A response's id, `resp_…`.")]
 Include = Annotated[list[str] | None, Query(description="More to send, such as `file_search_call.results`.")]
 IncludeBrackets = Annotated[list[str] | None, Query(alias="include[]", include_in_schema=False)]
 
-_STREAM: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "A Response; with `stream: true`, server-sent events that end with `data: [DONE]`.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
-    }
+_STREAMED = "A response; with `stream`, its events as server-sent events, ended by `data: [DONE]`."
+_FAILURES = (404, 429, 502, 503)
+
+_RESPONSE_EXAMPLES: dict[str, Example] = {
+    "question": {"summary": "A question", "value": {"input": "Who won Super Bowl 50?"}},
+    "stream": {"summary": "A stream", "value": {"input": "Who won Super Bowl 50?", "stream": True}},
+    "function": {
+        "summary": "A function of yours",
+        "value": {
+            "input": "What is the weather in Paris?",
+            "tools": [
+                {
+                    "type": "function",
+                    "name": "get_weather",
+                    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+                }
+            ],
+        },
+    },
+}
+_CHAT_EXAMPLES: dict[str, Example] = {
+    "message": {"summary": "A message", "value": {"messages": [{"role": "user", "content": "Hello!"}]}},
+    "stream": {
+        "summary": "A stream",
+        "value": {
+            "messages": [{"role": "user", "content": "Hello!"}],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        },
+    },
 }
 
 
@@ -43,10 +74,25 @@ def routes(turns: Turns) -> APIRouter:
 
 
 def _add_responses(api: APIRouter, turns: Turns) -> None:
-    @api.post("/v1/responses", tags=["Responses"], summary="Create a response", response_model=None, responses=_STREAM)
-    async def create(request: Request, caller: CallerIs, body: CreateResponse) -> Response:
+    @api.post(
+        "/v1/responses",
+        operation_id="createResponse",
+        tags=["Responses"],
+        summary="Create a response",
+        response_model=None,
+        responses=answers(ResponseObject, *_FAILURES, description=_STREAMED, stream=RESPONSE_STREAM),
+    )
+    async def create(
+        request: Request, caller: CallerIs, body: Annotated[CreateResponse, Body(openapi_examples=_RESPONSE_EXAMPLES)]
+    ) -> Response:
+        """Puts the context together, calls the model, and answers with the whole response or with its events.
+
+        It is stored unless `store` is false: go on from it with `previous_response_id`. With `background: true` the
+        answer comes at once, as `queued`, and the work goes on whoever is connected.
+        """
         include = body.include or ()
         run = await turns.open(responses_wire.to_turn(body, caller, _request_id(request)))
+        _record(request, run)
         if body.stream:
             chunks = event_stream(turns.runner.read(run), run.head, run.final, include=include)
             return EventStream(chunks, on_leave=lambda: turns.runner.client_left(run))
@@ -57,14 +103,15 @@ def _add_responses(api: APIRouter, turns: Turns) -> None:
 
     @api.get(
         "/v1/responses/{response_id}",
+        operation_id="retrieveResponse",
         tags=["Responses"],
         summary="Retrieve a response, or resume its stream",
         response_model=None,
-        responses=_STREAM,
+        responses=answers(ResponseObject, 404, description=_STREAMED, stream=RESPONSE_STREAM),
     )
     async def get(
         caller: CallerIs,
-        response_id: str,
+        response_id: ResponseId,
         stream: Annotated[bool, Query(description="Replay the events, then go on live.")] = False,
         starting_after: Annotated[
             int | None, Query(ge=-1, le=2**53, description="Only events with a larger sequence number.")
@@ -72,6 +119,7 @@ def _add_responses(api: APIRouter, turns: Turns) -> None:
         include: Include = None,
         include_brackets: IncludeBrackets = None,
     ) -> Response:
+        """With `stream=true`, its events from the first on, or behind `starting_after`, byte for byte as they were."""
         wanted = [*(include or ()), *(include_brackets or ())]
         if not stream:
             if starting_after is not None:
@@ -85,25 +133,40 @@ def _add_responses(api: APIRouter, turns: Turns) -> None:
 
 
 def _add_stored(api: APIRouter, turns: Turns) -> None:
-    @api.delete("/v1/responses/{response_id}", tags=["Responses"], summary="Delete a response", response_model=None)
-    async def delete(caller: CallerIs, response_id: str) -> Response:
+    @api.delete(
+        "/v1/responses/{response_id}",
+        operation_id="deleteResponse",
+        tags=["Responses"],
+        summary="Delete a response",
+        response_model=None,
+        responses=answers(Deleted, 404),
+    )
+    async def delete(caller: CallerIs, response_id: ResponseId) -> Response:
         return JSON(await turns.delete(caller, response_id))
 
     @api.post(
-        "/v1/responses/{response_id}/cancel", tags=["Responses"], summary="Cancel a response", response_model=None
+        "/v1/responses/{response_id}/cancel",
+        operation_id="cancelResponse",
+        tags=["Responses"],
+        summary="Cancel a response",
+        response_model=None,
+        responses=answers(ResponseObject, 404),
     )
-    async def cancel(caller: CallerIs, response_id: str) -> Response:
+    async def cancel(caller: CallerIs, response_id: ResponseId) -> Response:
+        """What was said so far is kept. One that has ended is answered as it is."""
         return JSON(await turns.cancel(caller, response_id))
 
     @api.get(
         "/v1/responses/{response_id}/input_items",
+        operation_id="listResponseInputItems",
         tags=["Responses"],
         summary="List a response's input items",
         response_model=None,
+        responses=answers(ItemList, 404),
     )
     async def input_items(
         caller: CallerIs,
-        response_id: str,
+        response_id: ResponseId,
         limit: Limit20 = 20,
         order: Order = "desc",
         after: After = None,
@@ -114,24 +177,37 @@ def _add_stored(api: APIRouter, turns: Turns) -> None:
 
     @api.get(
         "/v1/responses/{response_id}/context",
+        operation_id="retrieveResponseContext",
         tags=["Responses"],
-        summary="What the prompt was made of: the context receipt",
+        summary="Retrieve the context receipt",
         response_model=None,
+        responses=answers(ContextReceipt, 404),
     )
-    async def context(caller: CallerIs, response_id: str) -> Response:
+    async def context(caller: CallerIs, response_id: ResponseId) -> Response:
+        """Why did it say that? Which items and passages went into the prompt, what they cost, and what was cut."""
         return JSON(await turns.receipt(caller, response_id))
 
 
 def _add_chat(api: APIRouter, turns: Turns) -> None:
     @api.post(
         "/v1/chat/completions",
+        operation_id="createChatCompletion",
         tags=["Chat"],
         summary="Create a chat completion",
         response_model=None,
-        responses=_STREAM,
+        responses=answers(
+            ChatCompletion,
+            *_FAILURES,
+            description="A chat completion; with `stream`, chunks as server-sent events, ended by `data: [DONE]`.",
+            stream=CHAT_STREAM,
+        ),
     )
-    async def chat(request: Request, caller: CallerIs, body: CreateChatCompletion) -> Response:
+    async def chat(
+        request: Request, caller: CallerIs, body: Annotated[CreateChatCompletion, Body(openapi_examples=_CHAT_EXAMPLES)]
+    ) -> Response:
+        """It is forgotten afterwards, unless `store` is true. The client sends the whole talk each time."""
         run = await turns.open(chat_wire.to_turn(body, caller, _request_id(request)))
+        _record(request, run)
         if body.stream:
             usage = bool((body.stream_options or {}).get("include_usage"))
             chunks = chunk_stream(turns.runner.read(run), run.head, run.final, include_usage=usage)
@@ -145,27 +221,28 @@ def _request_id(request: Request) -> str | None:
     return state.get("request_id")
 
 
+def _record(request: Request, run: Run) -> None:
+    """Lets the log of requests tell of this turn; what it cost is asked for when the request is over."""
+    request.scope["state"]["turn"] = lambda: TurnFacts(
+        run.head["model"], run.usage.input_tokens, run.usage.output_tokens, run.output.first_at
+    )
+
+
 async def _ended(request: Request, turns: Turns, run: Run) -> None:
     """Waits for a run's end while a client waits for one JSON answer. A client that leaves stops the run.
 
     Raises what made the run fail, so that a client sees a status and may retry.
     """
-    watching = asyncio.create_task(_disconnected(request))
     ended = asyncio.create_task(run.ended.wait())
     try:
-        await asyncio.wait((watching, ended), return_when=asyncio.FIRST_COMPLETED)
-        if not run.ended.is_set():
+        if await is_left(request.receive, ended):
             turns.runner.client_left(run)
             await ended
     finally:
-        watching.cancel()
         ended.cancel()
     if run.error:
         raise run.error
+    if run.state.reason == SERVER_RESTARTED:
+        raise Overloaded("The server stopped before the response was complete; try again in a moment.")
     if run.state.status == "failed":
         raise BacktalkError((run.state.error or {}).get("message", "The response failed."))
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -33,6 +33,10 @@ from backtalk.turn.tool_loop import FileSearch, model_tool_choice, model_tools, 
 log = logging.getLogger("backtalk.turn")
 
 RECOVER_SECONDS = 5.0
+SERVER_RESTARTED = "server_restarted"
+"""Our own reason for a response that ended because its process did."""
+LET_GO_SECONDS = 30.0
+"""How long to wait until another process has ended a run: more than a lease and a look for the dead."""
 
 
 class Resolve(Protocol):
@@ -108,6 +112,7 @@ class Runner:
         self._limits = limits
         self._runs: dict[str, Run] = {}
         self._recovering: asyncio.Task[None] | None = None
+        self._stopping = False
         self.sources = list(sources)
 
     async def start(self) -> None:
@@ -117,10 +122,11 @@ class Runner:
 
     async def stop(self, grace: float = 5.0) -> None:
         """Ends all runs: a foreground one's client is gone by now, a background one cannot outlive its process."""
+        self._stopping = True
         if self._recovering:
             self._recovering.cancel()
         for run in list(self._runs.values()):
-            run.stop("failed", "server_restarted")
+            run.stop("failed", SERVER_RESTARTED)
         tasks = [run.task for run in self._runs.values() if run.task]
         if tasks:
             await asyncio.wait(tasks, timeout=grace)
@@ -229,6 +235,7 @@ class Runner:
         run.writer = await self._log.open(
             request.caller.project, run.id, events, lambda connection: store.create(connection, opening)
         )
+        run.writer.on_lost = lambda: run.stop("failed", "lease_lost")
 
     # ── driving ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -238,10 +245,10 @@ class Runner:
             await self._work(run, prompt)
             await self._finish(run, *_outcome(run))
         except asyncio.CancelledError:
-            status, reason = run.stopping or ("failed", "server_restarted")
+            status, reason = run.stopping or ("failed", SERVER_RESTARTED)
             await self._end_stopped(run, status, reason)
         except (Fenced, AlreadyEndedError):
-            run.writer.abandon()  # another process ended it: the database tells how
+            await self._let_go(run)
         except Exception as error:
             await self._end_failed(run, error)
         finally:
@@ -290,6 +297,7 @@ class Runner:
             done = len(run.receipt["searches"])
             if budget is not None and done >= budget:
                 prompt.tool_choice = "none"
+                await run.writer.append(run.output.close())
                 return
             tool = server_tools(run.request)[call.name]
             item = self._file_search.begin(call, prompt.items)
@@ -311,6 +319,9 @@ class Runner:
         await self._end(run, events, State(status=status, incomplete_details=details))
 
     async def _end_failed(self, run: Run, error: Exception) -> None:
+        if run.stopping:  # the model broke while it was being closed
+            await self._end_stopped(run, *run.stopping)
+            return
         if not isinstance(error, BacktalkError):
             log.error("response %s failed", run.id, exc_info=error)
             error = BacktalkError("The server made a mistake and has logged it.")
@@ -325,14 +336,32 @@ class Runner:
         await self._end_or_abandon(run, State(status=status, error=error, reason=reason))
 
     async def _end_or_abandon(self, run: Run, state: State) -> None:
+        """Writes the end, unless one was tried already: after one that could not be stored, numbers would be missing."""
         try:
-            await self._end(run, run.output.close("incomplete"), state)
+            if not run.ending:
+                await self._end(run, run.output.close("incomplete"), state)
+                return
         except (Fenced, AlreadyEndedError):
-            run.writer.abandon()
+            pass
         except Exception:
             log.exception("the end of response %s could not be stored; it will be recovered", run.id)
-            run.state = state
-            run.writer.abandon()
+        await self._let_go(run)
+
+    async def _let_go(self, run: Run) -> None:
+        """Gives up a run that another process has ended, or will end when its lease has run out: the log tells how."""
+        run.writer.abandon()
+        if self._stopping:
+            return
+        try:
+            async with asyncio.timeout(LET_GO_SECONDS):
+                async for _ in self.read(run):
+                    pass
+            stored = await self._storage.read(store.find, run.request.caller.project, run.id)
+            run.state = stored.state if stored else run.state
+        except BacktalkError as error:  # deleted, or the database is away
+            run.error = run.error or error
+        except TimeoutError:
+            run.error = run.error or Overloaded("The end of the response could not be stored yet; read it again later.")
 
     async def _end(self, run: Run, events: list[Event], state: State) -> None:
         state.output = run.output.items
@@ -351,6 +380,11 @@ class Runner:
         return lambda connection: store.finish(connection, project, response_id, state, receipt)
 
     # ── reading and stopping ─────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def running(self) -> int:
+        """How many runs this process drives now."""
+        return len(self._runs)
 
     def live(self, caller: Caller, response_id: str) -> Run | None:
         """The run of a response, while this process drives it."""
@@ -388,10 +422,16 @@ class Runner:
     async def recover(self) -> None:
         """Ends the responses whose process died: what was shown is kept, the broken step is `failed`."""
         for dead in await self._log.find_dead():
-            writer = await self._log.take_over(dead)
-            if writer:
-                error = {"code": "server_error", "message": "The server restarted before the response was complete."}
-                await self._end_orphan(dead, writer, State(status="failed", error=error, reason="server_restarted"))
+            try:
+                await self._recover_one(dead)
+            except Exception:
+                log.exception("response %s of a dead process could not be ended yet", dead.response_id)
+
+    async def _recover_one(self, dead: Dead) -> None:
+        writer = await self._log.take_over(dead)
+        if writer:
+            error = {"code": "server_error", "message": "The server restarted before the response was complete."}
+            await self._end_orphan(dead, writer, State(status="failed", error=error, reason=SERVER_RESTARTED))
 
     async def _end_orphan(self, dead: Dead, writer: Writer, state: State) -> None:
         """Ends a response that no task of ours drives; what its log holds is its output."""

@@ -152,7 +152,7 @@ def _queries(arguments: str) -> list[str]:
         return []
     found = value.get("queries", value.get("query")) if isinstance(value, dict) else None
     found = [found] if isinstance(found, str) else found
-    return [query for query in found or () if isinstance(query, str)]
+    return [query for query in found if isinstance(query, str)] if isinstance(found, list) else []
 
 
 def _question(items: Sequence[Item]) -> str:

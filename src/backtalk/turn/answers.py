@@ -1,0 +1,117 @@
+"""What `/v1/responses` and `/v1/chat/completions` answer, for `/openapi.json`."""
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from backtalk.conversations.answers import ItemObject
+
+
+class ResponseUsage(Struct):
+    """Tokens, as the model's server counted them."""
+
+    input_tokens: int
+    input_tokens_details: dict[str, int]
+    output_tokens: int
+    output_tokens_details: dict[str, int]
+    total_tokens: int
+
+
+class ResponseError(Struct):
+    """Why a response failed."""
+
+    code: str
+    message: str
+
+
+class ResponseObject(Struct):
+    """A turn of talk. The answer's text is in the `content` of the items of type `message` in `output`."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    completed_at: int | None
+    status: Literal["queued", "in_progress", "completed", "failed", "incomplete", "cancelled"]
+    error: ResponseError | None
+    incomplete_details: dict[str, str] | None
+    model: str
+    previous_response_id: str | None
+    output: list[ItemObject]
+    usage: ResponseUsage | None
+    metadata: dict[str, str]
+
+
+class ContextReceipt(Struct):
+    """What a prompt was made of: items and pieces with their cost in estimated tokens, searches, and what was cut."""
+
+    object: Literal["response.context"]
+    response_id: str
+    token_limit: int
+    estimated_tokens: int
+    items: list[dict[str, Any]]
+    pieces: list[dict[str, Any]]
+    searches: list[dict[str, Any]]
+    cut: list[dict[str, Any]]
+
+
+class ChatMessage(Struct):
+    """The answer: `content`, or `tool_calls` in an extra field."""
+
+    role: Literal["assistant"]
+    content: str | None
+    refusal: str | None
+
+
+class ChatChoice(Struct):
+    """One answer."""
+
+    index: int
+    message: ChatMessage
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+class ChatUsage(Struct):
+    """Tokens, as the model's server counted them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatCompletion(Struct):
+    """A chat completion."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: ChatUsage
+
+
+ANSWERS = (ResponseObject, ContextReceipt, ChatCompletion)
+
+RESPONSE_STREAM = """\
+event: response.created
+data: {"type":"response.created","sequence_number":0,"response":{"id":"resp_…","status":"in_progress",…}}
+
+event: response.output_text.delta
+data: {"type":"response.output_text.delta","sequence_number":4,"item_id":"msg_…","output_index":0,"content_index":0,"delta":"Hello"}
+
+event: response.completed
+data: {"type":"response.completed","sequence_number":9,"response":{"id":"resp_…","status":"completed",…}}
+
+data: [DONE]
+
+"""
+
+CHAT_STREAM = """\
+data: {"id":"chatcmpl-…","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}],…}
+
+data: {"id":"chatcmpl-…","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"Hello"},"finish_reason":null}],…}
+
+data: {"id":"chatcmpl-…","object":"chat.completion.chunk","choices":[{"index":0,"delta":{},"finish_reason":"stop"}],…}
+
+data: [DONE]
+
+"""

@@ -1,0 +1,75 @@
+"""Runs that do not go as planned: calls that make no sense, and a log that is taken away."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from backtalk import Backtalk
+from backtalk.core.settings import Settings
+from backtalk.domain.model import Delta, Finish, TextDelta, ToolCallDelta
+from backtalk.testing import ScriptedModel, serve
+
+
+def search(arguments: str, index: int = 0) -> list[Delta]:
+    return [ToolCallDelta(index, call_id=f"call_{index}", name="file_search"), ToolCallDelta(index, arguments)]
+
+
+def run(tmp_path: Path, script: list[Any], **more: Any) -> tuple[list[dict[str, Any]], ScriptedModel]:
+    """The events of a streamed response that may search an empty vector store and call `f`."""
+    model = ScriptedModel(script)
+    app = Backtalk(Settings(home=tmp_path, discover=False, model="scripted"), models=[model])
+    with serve(app) as url, httpx2.Client(base_url=f"{url}/v1", timeout=30) as http:
+        store = http.post("/vector_stores", json={}).json()["id"]
+        tools = [{"type": "file_search", "vector_store_ids": [store]}, {"type": "function", "name": "f"}]
+        reply = http.post("/responses", json={"input": "Which?", "stream": True, "tools": tools, **more})
+        frames = reply.text.split("\n\n")
+        events = [json.loads(frame.split("data: ", 1)[1]) for frame in frames if frame.startswith("event: ")]
+        assert events[-1]["response"] == http.get(f"/responses/{events[0]['response']['id']}").json()
+    added, done = (
+        sorted(event["output_index"] for event in events if event["type"] == f"response.output_item.{kind}")
+        for kind in ("added", "done")
+    )
+    assert added == done
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    return events, model
+
+
+@pytest.mark.parametrize("arguments", ['{"queries": 5}', "[]", '{"queries": [{}]}', "{", '{"queries": null}'])
+def test_a_call_with_senseless_arguments_searches_for_the_question(tmp_path: Path, arguments: str) -> None:
+    events, _ = run(tmp_path, [[*search(arguments), Finish("tool_calls")], "Done."])
+    call, message = events[-1]["response"]["output"]
+    assert call["queries"] == ["Which?"]
+    assert message["content"][0]["text"] == "Done."
+
+
+def test_a_model_that_never_stops_calling_is_stopped(tmp_path: Path) -> None:
+    events, model = run(tmp_path, [[*search("{}"), Finish("tool_calls")] for _ in range(50)])
+    assert events[-1]["type"] == "response.completed"
+    assert model.prompts[-1].tool_choice == "none"
+    assert len(model.prompts) == 9
+
+
+def test_what_was_said_before_a_call_too_many_is_in_the_next_prompt(tmp_path: Path) -> None:
+    script = [[TextDelta(word), *search("{}"), Finish("tool_calls")] for word in ("One. ", "Two. ")]
+    events, model = run(tmp_path, [*script, "Three."], max_tool_calls=1)
+    assert [item["type"] for item in model.prompts[-1].items] == ["message", "message", "file_search_call", "message"]
+    assert model.prompts[-1].items[-1]["content"][0]["text"] == "Two. "
+    assert events[-1]["response"]["output"][-1]["content"][0]["text"] == "Three."
+
+
+def test_searches_and_functions_in_one_step(tmp_path: Path) -> None:
+    function: list[Delta] = [ToolCallDelta(1, call_id="call_f", name="f"), ToolCallDelta(1, "{}")]
+    events, model = run(tmp_path, [[*search("{}"), *function, *search("{}", 2), Finish("tool_calls")]])
+    kinds = [item["type"] for item in events[-1]["response"]["output"]]
+    assert sorted(kinds) == ["file_search_call", "file_search_call", "function_call"]
+    assert len(model.prompts) == 1
+
+
+def test_a_search_of_a_store_that_is_not_there_fails_with_its_item_closed(tmp_path: Path) -> None:
+    tools = [{"type": "file_search", "vector_store_ids": ["vs_none"]}]
+    events, _ = run(tmp_path, [[*search("{}"), Finish("tool_calls")]], tools=tools)
+    assert events[-1]["type"] == "response.failed"
+    assert [item["status"] for item in events[-1]["response"]["output"]] == ["incomplete"]
