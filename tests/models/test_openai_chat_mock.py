@@ -14,7 +14,7 @@ from backtalk.models.base import Upstream
 from backtalk.models.listing import fetch
 from backtalk.models.openai_chat import OpenAIChat
 from backtalk.testing.server import free_port
-from conftest import lacking
+from support import lacking
 
 SOURCE = Path(__file__).parents[2] / "bench" / "mock_llm.c"
 

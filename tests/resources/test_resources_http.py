@@ -173,7 +173,7 @@ def test_pages_follow_one_another_in_every_order(http: httpx2.Client, order: str
     bodies = ["b", "a", None, "B", "ä", "a", "🙂", "", "￿", None, "x" * 300 + "2", "x" * 300 + "1"]
     for at, body in enumerate(bodies):
         weight = [None, 0.1, -1.5, 1e300, 2**53 + 2.0][at % 5]
-        add(http, title=f"{at:02}", body=body, weight=weight, stars=2**62 - at % 4, done=at % 3 == 0, color="blue" if at % 2 else "red")
+        add(http, title=f"{at:02}", body=body, weight=weight, stars=at % 4 - 2, done=at % 3 == 0, color="blue" if at % 2 else "red")
     every = http.get("/notes", params={"limit": 100, "order": "asc"}).json()["data"]
 
     def ranked(field: str) -> list[str]:
@@ -201,8 +201,10 @@ def test_pages_follow_one_another_in_every_order(http: httpx2.Client, order: str
 
 def insert(app: Backtalk, data: dict[str, Any]) -> None:
     """A note as an older version of its model may have written it."""
-    with create_engine(app.storage.engine.url).begin() as connection:
+    engine = create_engine(app.storage.engine.url)
+    with engine.begin() as connection:
         store.add(connection, "default", store.Kind("notes"), new_id("notes"), data)
+    engine.dispose()
 
 
 def test_what_a_model_no_longer_declares_does_no_harm(app: Backtalk, http: httpx2.Client) -> None:

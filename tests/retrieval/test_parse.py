@@ -13,7 +13,7 @@ from fpdf import FPDF
 
 from backtalk.retrieval.formats import Unreadable
 from backtalk.retrieval.parse import Parser
-from conftest import lacking
+from support import lacking
 
 
 @pytest_asyncio.fixture

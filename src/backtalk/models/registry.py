@@ -29,7 +29,7 @@ class Models:
 
     `models` are instances, classes or import strings (`module:attribute`) of what has a `stream(prompt)`; entry points
     of the group `backtalk.models` join them. A model's id is its attribute `id`, else `name`, else its class's name in
-    lower case. `default` is the id that is used when a request names none.
+    lower case. `default` is the id that is used when a request names none; without one it is the first of `models`.
     """
 
     def __init__(
@@ -41,8 +41,9 @@ class Models:
         self._adapters: dict[str, Model] = {}
         self._listings: dict[str, Listing] = {}
         self._own: dict[str, Model] = {}
-        for model in (*_installed(), *models):
+        for model in _installed():
             self.add_model(model)
+        self._given = [self.add_model(model) for model in models]
 
     def add_upstream(self, upstream: Upstream) -> None:
         """Adds a model server behind those that are known. A name that is taken stays whose it is."""
@@ -106,7 +107,9 @@ class Models:
         return self._adapters[upstream.name]
 
     async def _first(self) -> str:
-        """The first upstream's first model for talk, else the built-in one."""
+        """The first model that was handed over, else the first upstream's first for talk, else the built-in one."""
+        if self._given:
+            return self._given[0]
         for upstream in self._upstreams.values():
             for name in await self._names(upstream):
                 if is_chat_model(name):

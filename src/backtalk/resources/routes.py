@@ -5,8 +5,9 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Body, Depends, Query, Request
-from fastapi.exceptions import HTTPException, RequestValidationError
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from backtalk.core.errors import BacktalkError, InvalidRequest, TooLarge, UnsupportedMedia
@@ -14,7 +15,7 @@ from backtalk.domain.caller import Caller
 from backtalk.http.caller import caller
 from backtalk.http.paging import page
 from backtalk.http.route import JSON, decode
-from backtalk.resources.service import MOST_BYTES, Resources
+from backtalk.resources.service import MOST_BYTES, Resources, check_value
 from backtalk.resources.wire import Detail, Shape, ValidationError
 
 Who = Annotated[Caller, Depends(caller)]
@@ -83,7 +84,9 @@ class _Request(Request):
             yield chunk
 
     async def json(self) -> Any:
-        return decode(await self.body())
+        value = decode(await self.body())
+        check_value(value)  # before Pydantic, whose serializers have a depth of their own
+        return value
 
 
 class _Route(APIRoute):

@@ -202,13 +202,13 @@ def _wire(record: Record) -> Object:
 
 
 def _check(data: Object) -> None:
-    """Raises for what one of the databases could not keep, or not look into."""
-    _check_value(data, 0)
+    check_value(data)
     if len(msgspec.json.encode(data)) > MOST_BYTES:
         raise TooLarge(f"The object is larger than {MOST_BYTES:,} bytes.")
 
 
-def _check_value(value: Any, depth: int) -> None:
+def check_value(value: Any, depth: int = 0) -> None:
+    """Raises InvalidRequest for JSON that not every database keeps and looks into."""
     if depth > MOST_DEPTH:
         raise InvalidRequest(f"The object is nested more than {MOST_DEPTH} deep.")
     if isinstance(value, str) and ("\0" in value or has_lone_surrogate(value)):
@@ -221,7 +221,7 @@ def _check_value(value: Any, depth: int) -> None:
         value = [*value.keys(), *value.values()]
     if isinstance(value, list):
         for inner in value:
-            _check_value(inner, depth + 1)
+            check_value(inner, depth + 1)
 
 
 def _can_be_id(kind: Kind, object_id: str) -> bool:
