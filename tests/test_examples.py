@@ -11,6 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from backtalk.testing import client, serve
+from support import until
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -75,6 +76,15 @@ def test_own_embedder(run: Any) -> None:
         )
         assert attached.status == "completed", attached.last_error
         assert sdk.vector_stores.search(store.id, query="gate").data[0].filename == "a.txt"
+
+
+def test_notes(run: Any) -> None:
+    with run("notes") as (url, _):
+        made = httpx2.post(f"{url}/notes", json={"title": "The garage", "text": "It closes at 22:00."}).json()
+        assert httpx2.patch(f"{url}/notes/{made['id']}", json={"stars": 5}).json()["stars"] == 5
+        assert httpx2.get(f"{url}/notes", params={"stars": 5}).json()["data"][0]["id"] == made["id"]
+        found = until(lambda: httpx2.get(f"{url}/notes", params={"q": "When does it close?"}).json()["data"])
+        assert found[0]["title"] == "The garage"
 
 
 def test_mounted(run: Any) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from enum import Enum, IntEnum
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any, Literal
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, func, select
 
+import backtalk
 from backtalk import Backtalk, Settings
 from backtalk.core.ids import new_id
+from backtalk.jobs.store import enqueue, jobs
 from backtalk.resources import store
 from backtalk.testing import ScriptedModel, serve
 from support import until
@@ -173,7 +177,15 @@ def test_pages_follow_one_another_in_every_order(http: httpx2.Client, order: str
     bodies = ["b", "a", None, "B", "ä", "a", "🙂", "", "￿", None, "x" * 300 + "2", "x" * 300 + "1"]
     for at, body in enumerate(bodies):
         weight = [None, 0.1, -1.5, 1e300, 2**53 + 2.0][at % 5]
-        add(http, title=f"{at:02}", body=body, weight=weight, stars=at % 4 - 2, done=at % 3 == 0, color="blue" if at % 2 else "red")
+        add(
+            http,
+            title=f"{at:02}",
+            body=body,
+            weight=weight,
+            stars=at % 4 - 2,
+            done=at % 3 == 0,
+            color="blue" if at % 2 else "red",
+        )
     every = http.get("/notes", params={"limit": 100, "order": "asc"}).json()["data"]
 
     def ranked(field: str) -> list[str]:
@@ -228,7 +240,9 @@ def test_what_a_model_no_longer_declares_does_no_harm(app: Backtalk, http: httpx
     assert [one["title"] for one in http.get("/notes", params={"stars": 1, "done": True}).json()["data"]] == ["new"]
 
 
-def raw(http: httpx2.Client, body: bytes, method: str = "POST", path: str = "/notes", kind: str = "application/json") -> Any:
+def raw(
+    http: httpx2.Client, body: bytes, method: str = "POST", path: str = "/notes", kind: str = "application/json"
+) -> Any:
     return http.request(method, path, content=body, headers={"content-type": kind})
 
 
@@ -282,8 +296,21 @@ def test_other_nasty_requests(http: httpx2.Client) -> None:
     assert raw(http, b"\xff\xfe\x00", kind="text/plain").status_code == 415
     assert raw(http, b'{"title":"x"}', kind="text/plain").status_code == 415
     assert raw(http, b"x" * 100 * 2**20).status_code == 413
-    assert raw(http, b'{"title":"Two"}', "PATCH", f"/notes/{made['id']}", "application/merge-patch+json").status_code == 200
-    for wrong in ("x", "notes_", "notes_%00", f"{made['id']}%20", made["id"].upper(), "..%2f..", "%ff", "x" * 5000, "🙂"):
+    assert (
+        raw(http, b'{"title":"Two"}', "PATCH", f"/notes/{made['id']}", "application/merge-patch+json").status_code
+        == 200
+    )
+    for wrong in (
+        "x",
+        "notes_",
+        "notes_%00",
+        f"{made['id']}%20",
+        made["id"].upper(),
+        "..%2f..",
+        "%ff",
+        "x" * 5000,
+        "🙂",
+    ):
         for method in ("GET", "PUT", "PATCH", "DELETE"):
             answer = raw(http, b'{"title":"x"}', method, f"/notes/{wrong}")
             assert answer.status_code == 404, (method, wrong, answer.text)
@@ -366,7 +393,10 @@ def test_searched(app: Backtalk, http: httpx2.Client) -> None:
         answer = http.post(f"/v1/vector_stores/{store['id']}/search", json={"query": query}).json()
         return [(hit["attributes"]["id"], hit["content"][0]["text"]) for hit in answer["data"]]
 
-    assert hits("lions")[0] == (made[1]["id"], "title: Lions\nbody: They sleep for twenty hours a day.\ncolor: red\nmood: good")
+    assert hits("lions")[0] == (
+        made[1]["id"],
+        "title: Lions\nbody: They sleep for twenty hours a day.\ncolor: red\nmood: good",
+    )
     http.patch(f"/drafts/{made[1]['id']}", json={"body": "They hunt zebras at night."})
     until(lambda: any("zebras" in text for _, text in hits("zebras")))
     assert not any("twenty" in text for _, text in hits("twenty hours"))
@@ -378,6 +408,46 @@ def test_searched(app: Backtalk, http: httpx2.Client) -> None:
     assert http.delete(f"/v1/vector_stores/{store['id']}").status_code == 200  # it is made anew, with all that is there
     until(lambda: len(found(q="krill")) == 2)
     assert len(http.get("/v1/files").json()["data"]) == 2
+
+
+def test_patches_at_once_all_hold(http: httpx2.Client) -> None:
+    path = f"/notes/{add(http, title='One')['id']}"
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda at: http.patch(path, json={"more": {f"k{at}": at}}), range(24)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert http.get(path).json()["more"] == {f"k{at}": at for at in range(24)}
+
+
+def test_a_job_that_runs_again_and_at_once_leaves_one_document(app: Backtalk, http: httpx2.Client) -> None:
+    made = http.post("/drafts", json={"title": "Penguins"}).json()
+    payload = {"kind": "drafts", "id": made["id"]}
+    with create_engine(app.storage.engine.url).begin() as connection:
+        for _ in range(6):
+            enqueue(connection, "default", store.DOCUMENT, payload)
+        store.sweep(connection, "default", "drafts", 0)
+    connection.engine.dispose()
+
+    def settled() -> bool:
+        with create_engine(app.storage.engine.url).begin() as connection:
+            left = connection.scalar(select(func.count()).select_from(jobs))
+        connection.engine.dispose()
+        return left == 0
+
+    until(settled)
+    (file,) = http.get("/v1/files").json()["data"]
+    (stored,) = http.get("/v1/vector_stores").json()["data"]
+    assert file["filename"] == f"{made['id']}.md"
+    assert stored["file_counts"]["completed"] == stored["file_counts"]["total"] == 1
+
+
+def test_a_resource_in_a_host_application(tmp_path: Path) -> None:
+    host = FastAPI()
+    talk = backtalk.mount(host, Settings(home=tmp_path, discover=False))
+    host.include_router(talk.resource("notes", Note))
+    with serve(host) as url, httpx2.Client(base_url=url) as http:
+        made = add(http, title="One")
+        assert titles(http) == ["One"]
+        assert http.get(f"/notes/{made['id']}x").json() == {"detail": f"No object with id '{made['id']}x' in 'notes'."}
 
 
 def test_documented(app: Backtalk) -> None:
@@ -409,6 +479,14 @@ def test_what_cannot_be_a_resource_is_refused_when_declared(tmp_path: Path) -> N
 
     app = Backtalk(Settings(home=tmp_path, discover=False))
     app.resource("notes", Note)
-    for name, model in (("a", Ours), ("b", Split), ("c", Root), ("d", dict), ("notes", Note), ("A b", Note), ("", Note)):
+    for name, model in (
+        ("a", Ours),
+        ("b", Split),
+        ("c", Root),
+        ("d", dict),
+        ("notes", Note),
+        ("A b", Note),
+        ("", Note),
+    ):
         with pytest.raises(ValueError, match=r"resource|field"):
             app.resource(name, model)  # type: ignore[arg-type]

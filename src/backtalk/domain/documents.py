@@ -24,7 +24,7 @@ class Documents(Protocol):
         ...
 
     async def drop(self, project: str, document: str) -> None:
-        """Deletes a document, if it is there."""
+        """Deletes a document, if it is there, and takes it out of its store."""
         ...
 
     async def search(self, project: str, store_id: str, query: str) -> Sequence[str] | None:

@@ -28,6 +28,10 @@ class Channel:
         """Whether anything was ever published."""
         return self._count > 0
 
+    def whole(self) -> list[Event] | None:
+        """All that was ever published; None when some of it has left the ring."""
+        return list(self._ring) if self._count == len(self._ring) else None
+
     def publish(self, events: Sequence[Event]) -> None:
         """Adds events that are durable, and wakes the readers."""
         self._ring.extend(events)
@@ -91,10 +95,12 @@ def merge(events: Sequence[Event]) -> list[Event]:
     merged: list[Event] = []
     for event in events:
         last = merged[-1] if merged else None
-        if type(event) is Deltas and type(last) is Deltas and _same_run(last, event):
-            last.deltas.extend(event.deltas)
-        else:
+        if type(event) is not Deltas:
             merged.append(event)
+        elif type(last) is Deltas and _same_run(last, event):
+            last.deltas.extend(event.deltas)
+        else:  # a copy, for readers may still hold the original
+            merged.append(msgspec.structs.replace(event, deltas=event.deltas[:]))
     return merged
 
 

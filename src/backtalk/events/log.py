@@ -22,6 +22,7 @@ LEASE_SECONDS = 10.0
 RENEW_SECONDS = 3.0
 POLL_SECONDS = 0.1
 RETRY_SECONDS = 0.2
+COMPACT_SECONDS = 0.05
 PATIENCE_SECONDS = 30.0
 """How long a commit is tried again while the database is locked or away. A log's first events fail at once: a client
 waits for them, and is told to come again."""
@@ -114,7 +115,8 @@ class Log:
         self._committing: asyncio.Task[None] | None = None
         self._last_start = 0.0
         self._renewing: asyncio.Task[None] | None = None
-        self._compacting: set[asyncio.Task[None]] = set()
+        self._ended_writers: list[Writer] = []
+        self._compacting: asyncio.Task[None] | None = None
 
     # ── the life of the log ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -128,7 +130,7 @@ class Log:
             self._renewing.cancel()
         self._patience = 0
         while self._committing or self._compacting:
-            tasks = [*self._compacting, *([self._committing] if self._committing else [])]
+            tasks = [task for task in (self._committing, self._compacting) if task]
             await asyncio.gather(*tasks, return_exceptions=True)
         for writer in list(self._live.values()):
             self.release(writer)
@@ -228,12 +230,27 @@ class Log:
 
     def _ended(self, writer: Writer) -> None:
         self.release(writer)
-        task = asyncio.create_task(self._compact(writer))
-        self._compacting.add(task)
-        task.add_done_callback(self._compacting.discard)
+        self._ended_writers.append(writer)
+        if self._compacting is None:
+            self._compacting = asyncio.create_task(self._compact())
 
-    async def _compact(self, writer: Writer) -> None:
-        """Tidies up after the end. What fails here is tried again at the next start."""
+    async def _compact(self) -> None:
+        """Tidies up after the ends of a moment. What fails here is tried again at the next start."""
+        try:
+            while self._ended_writers:
+                await asyncio.sleep(COMPACT_SECONDS if self._patience else 0)
+                writers, self._ended_writers = self._ended_writers, []
+                whole = [t for writer in writers if (t := _transcript(writer))]
+                with contextlib.suppress(Exception):
+                    if whole:
+                        await self.storage.write(store.compact_all, whole)
+                for writer in writers:
+                    if _transcript(writer) is None:
+                        await self._compact_from_rows(writer)
+        finally:
+            self._compacting = None
+
+    async def _compact_from_rows(self, writer: Writer) -> None:
         with contextlib.suppress(Exception):
             await self.storage.write(store.compact, writer.project, writer.response_id, writer.rows)
 
@@ -322,6 +339,14 @@ class Log:
         """All that is in a log now."""
         found = await self.storage.read(store.read, project, response_id, -1, 0)
         return found.events if found else []
+
+
+def _transcript(writer: Writer) -> store.Transcript | None:
+    """All of a writer's log, if it is still in memory."""
+    events = writer.channel.whole()
+    if events is None or writer.attempt > 1:
+        return None
+    return store.Transcript(writer.project, writer.response_id, events, writer.rows)
 
 
 async def _follow(channel: Channel, position: int) -> AsyncGenerator[list[Event], None]:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Index,
     Integer,
     String,
+    bindparam,
     delete,
     func,
     insert,
@@ -29,7 +30,7 @@ from sqlalchemy.exc import DBAPIError
 
 from backtalk.domain.events import Event
 from backtalk.events.channel import clip, merge
-from backtalk.storage.engine import is_passing
+from backtalk.storage.engine import is_passing, savepoint
 from backtalk.storage.schema import Blob, Id, RowId, table
 
 logs = table(
@@ -98,14 +99,28 @@ class FencedError(Exception):
     """Another attempt has taken the log over, or it has ended: nothing was written."""
 
 
+# The one statement of the token path goes to the driver as it is, in the two styles that our drivers have.
+_INSERT_SEGMENTS = {
+    "qmark": "INSERT INTO segments (project, response_id, data) VALUES (?, ?, ?)",
+    "pyformat": "INSERT INTO segments (project, response_id, data) VALUES (%s, %s, %s)",
+    "format": "INSERT INTO segments (project, response_id, data) VALUES (%s, %s, %s)",
+}
+_INSERT_LOGS = insert(logs)
+_LAST_SEGMENT = select(func.coalesce(func.max(segments.c.id), 0))
+_END_LOGS = (
+    update(logs).where(logs.c.id == bindparam("log"), logs.c.project == bindparam("tenant")).values(state="ended")
+)
+
+
 def commit(connection: Connection, entries: Sequence[Entry]) -> list[Any]:
     """Writes what all runs have queued. For each entry: its segment's row id (0 where unknown), or an exception."""
     attempts = _open_attempts(connection, [entry.response_id for entry in entries if not entry.opens])
     outcomes = [_admit(connection, entry, attempts) for entry in entries]
     admitted = [i for i, outcome in enumerate(outcomes) if outcome is None]
+    _open_and_end(connection, [entries[i] for i in admitted])
     rows = [_segment(entries[i]) for i in admitted if entries[i].events]
     if rows:
-        connection.execute(insert(segments), rows)
+        connection.exec_driver_sql(_INSERT_SEGMENTS[connection.dialect.paramstyle], rows)
     _number(connection, entries, outcomes, admitted)
     return outcomes
 
@@ -123,16 +138,11 @@ def _open_attempts(connection: Connection, ids: list[str]) -> dict[str, int]:
 def _admit(connection: Connection, entry: Entry, attempts: dict[str, int]) -> Exception | None:
     if not entry.opens and attempts.get(entry.response_id) != entry.attempt:
         return FencedError(entry.response_id)
-    if not (entry.opens or entry.also or entry.ends):
+    if not entry.also:
         return None
     try:
-        with connection.begin_nested():
-            if entry.opens:
-                connection.execute(insert(logs).values(_log_row(connection, entry, entry.opens)))
-            if entry.also:
-                entry.also(connection)
-            if entry.ends:
-                connection.execute(update(logs).where(_log_is(entry)).values(state="ended"))
+        with savepoint(connection):
+            entry.also(connection)
     except Exception as error:
         if isinstance(error, DBAPIError) and is_passing(error):
             raise  # a deadlock undoes the whole transaction on some databases: all of it is run again
@@ -140,10 +150,20 @@ def _admit(connection: Connection, entry: Entry, attempts: dict[str, int]) -> Ex
     return None
 
 
-def _log_row(connection: Connection, entry: Entry, lease: Lease) -> dict[str, Any]:
-    below = 0
-    if connection.dialect.name == "sqlite":
-        below = connection.execute(select(func.coalesce(func.max(segments.c.id), 0))).scalar_one()
+def _open_and_end(connection: Connection, entries: Sequence[Entry]) -> None:
+    """The rows of logs that begin and of logs that end with this commit, all at once."""
+    opened = [entry for entry in entries if entry.opens]
+    if opened:
+        below = connection.execute(_LAST_SEGMENT).scalar_one() if connection.dialect.name == "sqlite" else 0
+        connection.execute(_INSERT_LOGS, [_log_row(entry, below) for entry in opened])
+    ended = [{"log": entry.response_id, "tenant": entry.project} for entry in entries if entry.ends]
+    if ended:
+        connection.execute(_END_LOGS, ended)
+
+
+def _log_row(entry: Entry, below: int) -> dict[str, Any]:
+    lease = entry.opens
+    assert lease is not None  # noqa: S101  # asked only for logs that open
     return {
         "id": entry.response_id,
         "project": entry.project,
@@ -155,16 +175,8 @@ def _log_row(connection: Connection, entry: Entry, lease: Lease) -> dict[str, An
     }
 
 
-def _log_is(entry: Entry) -> Any:
-    return (logs.c.id == entry.response_id) & (logs.c.project == entry.project)
-
-
-def _segment(entry: Entry) -> dict[str, Any]:
-    return {
-        "project": entry.project,
-        "response_id": entry.response_id,
-        "data": _encoder.encode(entry.events),
-    }
+def _segment(entry: Entry) -> tuple[str, str, bytes]:
+    return entry.project, entry.response_id, _encoder.encode(entry.events)
 
 
 def _number(connection: Connection, entries: Sequence[Entry], outcomes: list[Any], admitted: list[int]) -> None:
@@ -223,6 +235,45 @@ def compact(connection: Connection, project: str, response_id: str, rows: Sequen
     _drop_segments(connection, project, response_id, rows)
     query = update(logs).where(logs.c.id == response_id, logs.c.project == project)
     connection.execute(query.values(state="compacted"))
+
+
+class Transcript(msgspec.Struct, frozen=True):
+    """All events of a log that has ended, and the ids of its segments where they are known (SQLite)."""
+
+    project: str
+    response_id: str
+    events: list[Event]
+    rows: list[int]
+
+
+_INSERT_TRANSCRIPTS = insert(transcripts)
+_COMPACT_LOGS = (
+    update(logs)
+    .where(logs.c.id == bindparam("log"), logs.c.project == bindparam("tenant"), logs.c.state == "ended")
+    .values(state="compacted")
+)
+_DROP_ROW = delete(segments).where(segments.c.id == bindparam("row"), segments.c.project == bindparam("tenant"))
+_DROP_ROWS = delete(segments).where(
+    segments.c.response_id == bindparam("log"), segments.c.project == bindparam("tenant")
+)
+
+
+def compact_all(connection: Connection, ended: Sequence[Transcript]) -> None:
+    """As `compact`, for logs whose events are still in memory: four statements for all of them."""
+    ids = [one.response_id for one in ended]
+    waiting = select(logs.c.id).where(logs.c.id.in_(ids), logs.c.state == "ended").with_for_update()
+    there = set(connection.execute(waiting).scalars())  # one that was deleted meanwhile must not come back
+    ended = [one for one in ended if one.response_id in there]
+    if not ended:
+        return
+    names = [{"log": one.response_id, "tenant": one.project} for one in ended]
+    data = [{"id": t.response_id, "project": t.project, "data": _encoder.encode(merge(t.events))} for t in ended]
+    connection.execute(_INSERT_TRANSCRIPTS, data)
+    if connection.dialect.name == "sqlite":
+        connection.execute(_DROP_ROW, [{"row": row, "tenant": one.project} for one in ended for row in one.rows])
+    else:
+        connection.execute(_DROP_ROWS, names)
+    connection.execute(_COMPACT_LOGS, names)
 
 
 def _is_compacted(connection: Connection, project: str, response_id: str) -> bool:

@@ -137,6 +137,7 @@ class Resources:
             new = await self._documents.put(project, f"{object_id}.md", text) if text else None
             await self._drop(project, record.document)
             if await self._storage.write(store.set_document, project, kind, object_id, record.document, new):
+                await self._drop(project, record.document)  # again: its own run may have attached it just now
                 await self._attach(project, kind, object_id, new)
                 return
             await self._drop(project, new)
@@ -149,6 +150,9 @@ class Resources:
         if not await self._documents.attach(project, store_id, document, attributes):
             await self._storage.write(store.forget_store, project, kind, store_id)
             await self._store(project, kind)  # its sweep comes by here too
+        record = await self._storage.read(store.find, project, kind, object_id)
+        if record is None or record.document != document:
+            await self._drop(project, document)
 
     async def _drop(self, project: str, document: str | None) -> None:
         if document:

@@ -42,6 +42,7 @@ class StoredDocuments:
     async def drop(self, project: str, document: str) -> None:
         with contextlib.suppress(NotFound):
             await self._files.delete(project, document)
+        await self._retrieval.forget_file(project, document)  # it may have been attached while it went
 
     async def search(self, project: str, store_id: str, query: str) -> list[str] | None:
         try:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import msgspec
-from sqlalchemy import Boolean, Column, Connection, Index, Integer, String, delete, insert, select, update
+from sqlalchemy import Boolean, Column, Connection, Index, Integer, String, bindparam, delete, insert, select, update
 
 from backtalk.conversations import store as conversations
 from backtalk.domain.items import Item
@@ -95,6 +95,20 @@ def set_status(connection: Connection, project: str, response_id: str, status: s
     connection.execute(update(responses).where(_is(project, response_id), _running()).values(status=status))
 
 
+_MINE = (responses.c.id == bindparam("response")) & (responses.c.project == bindparam("tenant"))
+_PLACE = select(responses.c.leaf_id, responses.c.conversation_id, responses.c.receipt).where(_MINE).with_for_update()
+_FINISH = (
+    update(responses)
+    .where(_MINE, responses.c.status.in_(RUNNING))
+    .values(
+        status=bindparam("new_status"),
+        state=bindparam("new_state"),
+        receipt=bindparam("new_receipt"),
+        leaf_id=bindparam("new_leaf"),
+    )
+)
+
+
 def finish(
     connection: Connection, project: str, response_id: str, state: State, receipt: dict[str, Any] | None
 ) -> None:
@@ -102,18 +116,20 @@ def finish(
 
     `receipt` replaces the one written at the opening, unless None.
     """
-    row = connection.execute(
-        select(responses.c.leaf_id, responses.c.conversation_id).where(_is(project, response_id)).with_for_update()
-    ).one_or_none()
-    ending = update(responses).where(_is(project, response_id), _running())
-    leaf = row.leaf_id if row else None
-    values = {"status": state.status, "state": msgspec.to_builtins(state)} | ({"receipt": receipt} if receipt else {})
-    if row is None or connection.execute(ending.values(**values)).rowcount != 1:
+    row = connection.execute(_PLACE, {"response": response_id, "tenant": project}).one_or_none()
+    ending = {
+        "response": response_id,
+        "tenant": project,
+        "new_status": state.status,
+        "new_state": msgspec.to_builtins(state),
+        "new_receipt": receipt or (row and row.receipt),
+        "new_leaf": state.output[-1]["id"] if state.output else row and row.leaf_id,
+    }
+    if row is None or connection.execute(_FINISH, ending).rowcount != 1:
         raise AlreadyEndedError(response_id)
-    leaf = conversations.add_items(
-        connection, project, state.output, parent_id=leaf, response_id=response_id, kind="output"
+    conversations.add_items(
+        connection, project, state.output, parent_id=row.leaf_id, response_id=response_id, kind="output"
     )
-    connection.execute(update(responses).where(_is(project, response_id)).values(leaf_id=leaf))
     if row.conversation_id and state.status in ("completed", "incomplete"):
         ids = conversations.ids_of_response(connection, project, response_id)
         conversations.append_to_conversation(connection, project, row.conversation_id, ids)
