@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command import Run, environment, one_line
 
 from backtalk.cli.chat import blocks
 from backtalk.testing import Server, client
-from command import Run, environment, one_line
 
 SCRIPTED = {"BACKTALK_MODELS": "backtalk.testing:ScriptedModel", "BACKTALK_MODEL": "scripted"}
 NOWHERE = "http://127.0.0.1:1"

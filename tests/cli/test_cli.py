@@ -1,7 +1,6 @@
 """The `backtalk` command as a user types it: in a process of its own, from an empty folder."""
 
 import asyncio
-import os
 import re
 import signal
 import socket
@@ -14,11 +13,11 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from command import Run, environment, one_line
 
 from backtalk import __version__
 from backtalk.access.service import Access
 from backtalk.storage import open_storage
-from command import Run, environment, one_line
 
 APPLICATION = """
 import asyncio, os

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from command import Run, one_line
 
 from backtalk.cli.config import page
 from backtalk.core.settings import Settings, UpstreamSettings
-from command import Run, one_line
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 

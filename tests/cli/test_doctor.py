@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from command import Run
 
 from backtalk.testing import ScriptedModel, serve
 from backtalk.testing.server import free_port
-from command import Run
 
 
 def findings(result: object) -> dict[str, tuple[str, str]]:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import openai
 import pytest
+from command import Run, environment, one_line
 
 from backtalk.testing import Server, client
-from command import Run, environment, one_line
 from support import until
 
 

@@ -260,10 +260,13 @@ _DROP_ROWS = delete(segments).where(
 
 def compact_all(connection: Connection, ended: Sequence[Transcript]) -> None:
     """As `compact`, for logs whose events are still in memory: four statements for all of them."""
-    ids = [one.response_id for one in ended]
-    waiting = select(logs.c.id).where(logs.c.id.in_(ids), logs.c.state == "ended").with_for_update()
-    there = set(connection.execute(waiting).scalars())  # one that was deleted meanwhile must not come back
-    ended = [one for one in ended if one.response_id in there]
+    waiting = select(logs.c.project, logs.c.id).where(
+        logs.c.id.in_([one.response_id for one in ended]),
+        logs.c.project.in_({one.project for one in ended}),
+        logs.c.state == "ended",
+    )
+    there = {tuple(row) for row in connection.execute(waiting.with_for_update())}
+    ended = [one for one in ended if (one.project, one.response_id) in there]  # a deleted one must not come back
     if not ended:
         return
     names = [{"log": one.response_id, "tenant": one.project} for one in ended]
