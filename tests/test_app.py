@@ -112,3 +112,19 @@ def test_a_talk_that_is_too_long_is_refused_or_cut(settings: Settings) -> None:
         )
         assert "Ada" not in cut.output_text
         assert httpx2.get(f"{url}/v1/responses/{cut.id}/context").json()["cut"]
+
+
+def test_strict_refuses_what_it_does_not_know(settings: Settings) -> None:
+    settings.strict = True
+    with serve(Backtalk(settings, models=[ScriptedModel()])) as url:
+        for path, body in (
+            ("/v1/responses", {"input": "Hello", "temprature": 1}),
+            ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hello"}], "temprature": 1}),
+            ("/v1/vector_stores", {"nome": "x"}),
+            ("/v1/conversations", {"itmes": []}),
+        ):
+            reply = httpx2.post(url + path, json=body)
+            assert reply.status_code == 400, path
+            assert reply.json()["error"]["code"] == "unknown_parameter"
+            assert reply.json()["error"]["param"] in body
+        assert client(url).responses.create(input="Hello").output_text == "You said: Hello"

@@ -4,11 +4,20 @@ import re
 from pathlib import Path
 from typing import Any
 
+import httpx2
+from pydantic import BaseModel
 from sqlalchemy import event
 
 from backtalk import Backtalk, Settings
 from backtalk.storage import metadata
 from backtalk.testing import ScriptedModel, client, serve
+from support import until
+
+
+class Note(BaseModel):
+    text: str
+    stars: int = 0
+
 
 SYSTEM = [
     r"^INSERT INTO segments ",  # group commit: one INSERT for all runs, each row with its project
@@ -24,6 +33,7 @@ SYSTEM = [
 
 def test_every_statement_carries_its_project(tmp_path: Path) -> None:
     app = Backtalk(Settings(home=tmp_path, discover=False), models=[ScriptedModel()])
+    app.resource("notes", Note, searchable=True)
     statements: set[str] = set()
 
     def hear(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
@@ -36,7 +46,14 @@ def test_every_statement_carries_its_project(tmp_path: Path) -> None:
     tables = {name: table for name, table in metadata.tables.items() if "project" in table.c}
     assert len(tables) >= 10
     touched = {name: [s for s in statements if re.search(rf"\b(FROM|INTO|UPDATE|JOIN) {name}\b", s)] for name in tables}
-    assert {name for name, found in touched.items() if found} >= {"responses", "items", "chunks", "files", "segments"}
+    assert {name for name, found in touched.items() if found} >= {
+        "responses",
+        "items",
+        "resources",
+        "chunks",
+        "files",
+        "segments",
+    }
     bare = [
         statement
         for name, found in touched.items()
@@ -50,6 +67,12 @@ def test_every_statement_carries_its_project(tmp_path: Path) -> None:
 def story(url: str) -> None:
     """A bit of everything."""
     sdk = client(url)
+    note = httpx2.post(f"{url}/notes", json={"text": "heliotrope"}).json()
+    until(lambda: httpx2.get(f"{url}/notes", params={"q": "heliotrope"}).json()["data"])
+    httpx2.get(f"{url}/notes", params={"stars": 0, "order_by": "text"})
+    httpx2.patch(f"{url}/notes/{note['id']}", json={"stars": 5})
+    httpx2.put(f"{url}/notes/{note['id']}", json={"text": "x"})
+    httpx2.delete(f"{url}/notes/{note['id']}")
     store = sdk.vector_stores.create(name="One")
     file = sdk.files.create(file=("a.txt", b"The garage closes at 22:00."), purpose="assistants")
     sdk.vector_stores.files.create_and_poll(file.id, vector_store_id=store.id, poll_interval_ms=50)

@@ -105,7 +105,7 @@ class Backtalk(FastAPI):
         docs.install(self)
         errors.install(self, self._is_ours)
         self._guard(self, self._is_ours)
-        self.add_middleware(Envelope, limit=self._body_limit, observers=self._observers())
+        self.add_middleware(Envelope, strict=self.settings.strict, limit=self._body_limit, observers=self._observers())
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document: FastAPI's, and what it cannot know of our answers. Made when it is first asked for."""

@@ -18,14 +18,22 @@ _NOBODY_WAITED = 499
 class Envelope:
     """Gives each request a `scope["state"]["request_id"]` and each answer `x-request-id`; cuts off bodies over the limit.
 
-    `limit` tells the most bytes that a path may receive; None means that the path is not ours to guard. Each of the
+    `strict` has our routes refuse unknown body fields. `limit` tells the most bytes that a path may receive; None means that the path is not ours to guard. Each of the
     `observers` is told of every request, when it is over.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: Callable[[str], int | None], observers: Sequence[Observer] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limit: Callable[[str], int | None],
+        observers: Sequence[Observer] = (),
+        strict: bool = False,
+    ) -> None:
         self.app = app
         self.limit = limit
         self.observers = observers
+        self.strict = strict
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -35,6 +43,7 @@ class Envelope:
         started = time.perf_counter()
         headers = _headers_for(scope) if limit is not None else []
         status = 0
+        scope.setdefault("state", {})["strict"] = self.strict
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status

@@ -1,7 +1,7 @@
 """The route class of our own routes: bodies are read by msgspec, which is fast and refuses what JSON must not hold."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from fastapi import APIRouter, Request
@@ -13,20 +13,42 @@ from backtalk.http.openapi import errors
 
 
 class _Request(Request):
+    known: frozenset[str] | None = None
+    """The fields of the route's body, where the server is strict about them."""
+
     async def json(self) -> Any:
         if not hasattr(self, "_json"):
             self._json = decode(await self.body())
+            if self.known is not None and isinstance(self._json, dict):
+                _refuse_unknown(self._json.keys() - self.known)
         return self._json
 
 
 class _Route(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
+        fields = self._body_fields()
 
         async def handle(request: Request) -> Response:
-            return await handler(_Request(request.scope, request.receive))
+            ours = _Request(request.scope, request.receive)
+            if request.scope.get("state", {}).get("strict"):
+                ours.known = fields
+            return await handler(ours)
 
         return handle
+
+    def _body_fields(self) -> frozenset[str] | None:
+        """The fields of the body's model; None for a route without one."""
+        for parameter in self.dependant.body_params:
+            for model in (parameter.field_info.annotation, *get_args(parameter.field_info.annotation)):
+                if hasattr(model, "model_fields"):
+                    return frozenset(model.model_fields)
+        return None
+
+
+def _refuse_unknown(names: set[str]) -> None:
+    for name in sorted(names):
+        raise InvalidRequest(f"Unknown parameter: '{name[:128]}'.", param=name[:128], code="unknown_parameter")
 
 
 def router(**options: Any) -> APIRouter:
