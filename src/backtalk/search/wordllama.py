@@ -73,17 +73,19 @@ class WordLlama:
 
 
 def read_tensor(path: Path, name: str) -> "NDArray[numpy.float16]":
-    """A half-float tensor of a safetensors file, which is: length of the header, header in JSON, data."""
+    """A half-float tensor of a safetensors file, which is: length of the header, header in JSON, data.
+
+    The file is mapped, not read: what nobody looks up takes no memory, and processes share the rest.
+    """
     import numpy as np  # noqa: PLC0415  # lazy: heavy
 
-    data = path.read_bytes()
-    (length,) = struct.unpack_from("<Q", data)
-    entry = msgspec.json.decode(data[8 : 8 + length])[name]
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        entry = msgspec.json.decode(file.read(length))[name]
     if entry["dtype"] != "F16":
         raise ValueError(f"{path.name}: '{name}' is {entry['dtype']}, not F16")
-    start, end = entry["data_offsets"]
-    flat = np.frombuffer(data, dtype="<f2", count=(end - start) // 2, offset=8 + length + start)
-    return flat.reshape(entry["shape"])
+    begin = 8 + length + entry["data_offsets"][0]
+    return np.asarray(np.memmap(path, dtype="<f2", mode="r", offset=begin, shape=tuple(entry["shape"])))
 
 
 def _folder() -> Path:
