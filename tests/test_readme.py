@@ -61,6 +61,23 @@ def test_main_py_under_uvicorn(tmp_path: Path) -> None:
             process.terminate()
 
 
+def test_the_python_way(tmp_path: Path) -> None:
+    code = (
+        block("python", "app.resource")
+        + """
+from fastapi.testclient import TestClient
+
+with TestClient(app, base_url="http://127.0.0.1", client=("127.0.0.1", 50000)) as inside:
+    print(inside.get("/summary", params={"text": "Rain."}).json()["summary"])
+    print(inside.post("/notes", json={"text": "Buy bread"}).json()["done"])
+    print(len(inside.get("/notes").json()["data"]))
+"""
+    )
+    printed = run(code, tmp_path).splitlines()
+    assert "built-in" in printed[0]
+    assert printed[-2:] == ["False", "1"]
+
+
 def test_the_testing_kit(tmp_path: Path) -> None:
     run(block("python", "ScriptedModel"), tmp_path)
 
