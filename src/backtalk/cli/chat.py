@@ -11,8 +11,9 @@ import typer
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from backtalk import __version__
-from backtalk.cli.backend import USUAL, Backend, connect, find_store
+from backtalk.cli.backend import Backend, find_store
 from backtalk.cli.common import fail
+from backtalk.cli.connect import USUAL, connect
 from backtalk.core.errors import BacktalkError
 
 Url = Annotated[

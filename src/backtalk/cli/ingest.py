@@ -12,9 +12,10 @@ from typing import Annotated
 
 import typer
 
-from backtalk.cli.backend import Backend, Entry, Unreachable, connect, find_store
+from backtalk.cli.backend import Backend, Entry, Unreachable, find_store
 from backtalk.cli.chat import Key, Url
 from backtalk.cli.common import fail
+from backtalk.cli.connect import connect
 from backtalk.core.errors import BacktalkError
 
 _AT_ONCE = 8
