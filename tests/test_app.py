@@ -128,3 +128,20 @@ def test_strict_refuses_what_it_does_not_know(settings: Settings) -> None:
             assert reply.json()["error"]["code"] == "unknown_parameter"
             assert reply.json()["error"]["param"] in body
         assert client(url).responses.create(input="Hello").output_text == "You said: Hello"
+
+
+def test_a_mistake_of_ours_is_told_without_its_words(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    app = Backtalk(settings)
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("the secret is heliotrope")
+
+    app.conversations.list = broken  # type: ignore[assignment,method-assign]
+    with serve(app) as url:
+        reply = httpx2.get(f"{url}/v1/conversations")
+        assert reply.status_code == 500
+        assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
+        assert "heliotrope" not in reply.text
+        assert reply.headers["x-request-id"].startswith("req_")
+        assert httpx2.get(f"{url}/v1/models").status_code == 200
+    assert "heliotrope" in caplog.text

@@ -1,5 +1,6 @@
 """Pure ASGI around every request: a request id, OpenAI's response headers, a limit on the body's size, and its record."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -8,9 +9,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from backtalk.core.errors import TooLarge
 from backtalk.core.ids import new_id
 from backtalk.http.access_log import Observer, exchange_of
-from backtalk.http.errors import render
+from backtalk.http.errors import render, unexpected
 from backtalk.http.paths import path_of
 
+log = logging.getLogger("backtalk")
 _NOBODY_WAITED = 499
 """The status, as nginx writes it, of a request whose client left before the answer began."""
 
@@ -63,9 +65,12 @@ class Envelope:
             if limit is None or status:
                 raise
             await render(error)(scope, receive, send_with_headers)
-        except Exception:
-            status = status or 500
-            raise
+        except Exception as error:
+            if limit is None or status:
+                status = status or 500
+                raise
+            log.error("unexpected error at %s %s", scope["method"], path_of(scope), exc_info=error)
+            await render(unexpected())(scope, receive, send_with_headers)
         finally:
             self._tell(scope, status or _NOBODY_WAITED, started)
 

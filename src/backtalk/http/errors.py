@@ -1,6 +1,5 @@
 """Errors as HTTP answers: OpenAI's envelope on our routes, FastAPI's own shapes on the user's."""
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +13,6 @@ from starlette.responses import Response
 from backtalk.core.errors import BacktalkError, InvalidRequest, MethodNotAllowed, NotFound, TooLarge, UnsupportedMedia
 from backtalk.http.paths import path_of
 
-log = logging.getLogger("backtalk")
 IsOurs = Callable[[str], bool]
 
 
@@ -26,6 +24,11 @@ def render(error: BacktalkError) -> Response:
         headers=error.headers,
         media_type="application/json",
     )
+
+
+def unexpected() -> BacktalkError:
+    """What a client is told of a mistake of ours; the log has the rest."""
+    return BacktalkError("The server made a mistake and has logged it. Trying again may help.")
 
 
 def install(app: FastAPI, is_ours: IsOurs) -> None:
@@ -47,14 +50,9 @@ def install(app: FastAPI, is_ours: IsOurs) -> None:
             return await http_exception_handler(request, error)
         return render(from_http(request, error))
 
-    async def unexpected(request: Request, error: Exception) -> Response:
-        log.error("unexpected error at %s %s", request.method, path_of(request.scope), exc_info=error)
-        return render(BacktalkError("The server made a mistake and has logged it. Trying again may help."))
-
     app.add_exception_handler(BacktalkError, ours)
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(Exception, unexpected)
 
 
 def from_http(request: Request, error: HTTPException) -> BacktalkError:

@@ -205,6 +205,7 @@ def _sqlite_engine(path: str, *, writer: bool) -> Engine:
         f"sqlite:///{path}",
         poolclass=StaticPool if writer else QueuePool,
         connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS},
+        hide_parameters=True,  # a logged error must not hold a prompt
         **({} if writer else {"pool_size": READ_THREADS}),
     )
 
@@ -273,7 +274,7 @@ def open_storage(url: str) -> Storage:
         raise ValueError("This is no database URL, such as sqlite:///path or postgresql://…") from error
     if parsed.get_backend_name() == "sqlite":
         path = Path(parsed.database or "backtalk.sqlite")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return SQLiteStorage(str(path))
     return Storage(_server_engine(parsed), SERVER_THREADS)
 
@@ -286,6 +287,7 @@ def _server_engine(url: URL) -> Engine:
             pool_size=SERVER_THREADS,
             max_overflow=2,
             pool_pre_ping=True,
+            hide_parameters=True,
             isolation_level="READ COMMITTED",
         )
     except NoSuchModuleError as error:
