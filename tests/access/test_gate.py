@@ -13,10 +13,10 @@ from fastapi import Depends, FastAPI, WebSocket
 from starlette.types import Message, Receive, Scope, Send
 
 from backtalk.access.gate import Gate
-from backtalk.access.routes import caller
 from backtalk.access.service import Access
 from backtalk.domain.caller import Caller
 from backtalk.http import errors
+from backtalk.http.caller import caller
 from backtalk.storage import Storage
 from running import served
 

@@ -1,6 +1,6 @@
 """What a turn of talk is made of before it becomes a prompt."""
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -91,9 +91,3 @@ class SearchFiles(Protocol):
         filters: dict[str, Any] | None = None,
         ranking: dict[str, Any] | None = None,
     ) -> Awaitable[list[Passage]]: ...
-
-
-class Respond(Protocol):
-    """Runs a turn from inside the house: a job, an agent, a user's own route."""
-
-    def __call__(self, request: TurnRequest) -> AsyncIterator[Any]: ...

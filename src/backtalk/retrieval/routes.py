@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Body, Depends, Path, Query
 from starlette.responses import Response
 
-from backtalk.access.routes import caller
 from backtalk.core.clock import now
 from backtalk.core.errors import InvalidRequest
 from backtalk.domain.caller import Caller
 from backtalk.domain.intake import take_metadata
 from backtalk.domain.turn import Passage
+from backtalk.http.caller import caller
 from backtalk.http.openapi import Deleted, answers
 from backtalk.http.paging import After, Before, Cursor, Limit20, Order, page
 from backtalk.http.route import JSON, router
