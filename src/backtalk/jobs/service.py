@@ -91,8 +91,10 @@ class Jobs:
                 await self._claim()
             except Exception as error:
                 log.warning("cannot claim jobs: %s", error)
+            # not wait_for: in Python 3.11 it may swallow a cancellation that comes together with the wake-up
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._poll)
+                async with asyncio.timeout(self._poll):
+                    await self._wake.wait()
 
     async def _keep(self) -> None:
         """Renews the leases of what runs here and ends those of dead neighbours."""

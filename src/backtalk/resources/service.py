@@ -24,7 +24,7 @@ MOST_BYTES = 2**20
 """Of an object as JSON, and of a request's body."""
 MOST_DEPTH = 30
 """MariaDB reads JSON that is nested up to 32 deep."""
-_PATCH_TRIES = 20
+_PATCH_TRIES = 100
 
 
 class Resources:
