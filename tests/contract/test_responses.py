@@ -111,6 +111,16 @@ def test_an_unknown_previous_response_is_refused(sdk: openai.OpenAI) -> None:
     assert (caught.value.code, caught.value.param) == ("previous_response_not_found", "previous_response_id")
 
 
+@pytest.mark.wire("R4")
+def test_a_running_response_cannot_be_continued_yet(sdk: openai.OpenAI) -> None:
+    running = sdk.responses.create(input="[[pace:0.05]] [[tokens:500]]", background=True)
+    with pytest.raises(openai.BadRequestError, match="still in progress") as caught:
+        sdk.responses.create(previous_response_id=running.id, input="And?")
+    assert caught.value.param == "previous_response_id"
+    sdk.responses.cancel(running.id)
+    assert sdk.responses.create(previous_response_id=running.id, input="And?").status == "completed"
+
+
 @pytest.mark.wire("R5", "S1")
 def test_what_is_not_stored_is_gone(sdk: openai.OpenAI, wire: Wire) -> None:
     events = wire.stream({"input": "Hello", "store": False})

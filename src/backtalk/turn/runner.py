@@ -27,7 +27,7 @@ from backtalk.turn.budget import fit, tokens_of
 from backtalk.turn.context import gather, receipt, with_pieces
 from backtalk.turn.output import Output
 from backtalk.turn.response import State, error_object, usage_object
-from backtalk.turn.store import AlreadyEndedError, History, Opening
+from backtalk.turn.store import AlreadyEndedError, History, Opening, StillRunningError
 from backtalk.turn.tool_loop import FileSearch, model_tool_choice, model_tools, search_receipt, server_tools
 
 log = logging.getLogger("backtalk.turn")
@@ -152,7 +152,14 @@ class Runner:
     async def _history(self, request: TurnRequest) -> History:
         project = request.caller.project
         if request.previous_response_id:
-            found = await self._storage.read(store.history_of_response, project, request.previous_response_id)
+            try:
+                found = await self._storage.read(store.history_of_response, project, request.previous_response_id)
+            except StillRunningError:
+                raise InvalidRequest(
+                    "The previous response is still in progress: wait until it has ended, or cancel it.",
+                    param="previous_response_id",
+                    code="invalid_value",
+                ) from None
             if found is None:
                 raise InvalidRequest(
                     f"Previous response with id '{request.previous_response_id[:128]}' not found.",

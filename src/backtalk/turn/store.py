@@ -34,6 +34,10 @@ class AlreadyEndedError(Exception):
     """The response has a terminal state already; the first one wins."""
 
 
+class StillRunningError(Exception):
+    """The response has not ended yet, so nothing can continue it."""
+
+
 class Stored(msgspec.Struct):
     """A response as its row tells it."""
 
@@ -159,10 +163,15 @@ def remove(connection: Connection, project: str, response_id: str) -> bool:
 
 
 def history_of_response(connection: Connection, project: str, response_id: str) -> History | None:
-    """All that led to a response and what it said; None when there is no such response, or it still runs."""
+    """All that led to a response and what it said; None when there is no such response.
+
+    Raises StillRunningError for one that has not ended.
+    """
     stored = find(connection, project, response_id)
-    if stored is None or not stored.ended:
+    if stored is None:
         return None
+    if not stored.ended:
+        raise StillRunningError(response_id)
     return History(conversations.chain(connection, project, stored.leaf_id), stored.leaf_id)
 
 
