@@ -95,6 +95,16 @@ class TooLarge(BacktalkError):
     type = "invalid_request_error"
 
 
+class TooSlow(BacktalkError):
+    status = 408
+    type = "invalid_request_error"
+
+
+class HeadersTooLarge(BacktalkError):
+    status = 431
+    type = "invalid_request_error"
+
+
 class UnsupportedMedia(BacktalkError):
     status = 415
     type = "invalid_request_error"

@@ -92,6 +92,11 @@ class Settings(BaseSettings):
     source_timeout: float = Field(default=2.0, gt=0, description="Seconds a context source may take.")
     max_runs: int = Field(default=1000, gt=0, description="Responses in progress at once; more are answered with 503.")
     max_body: int = Field(default=8 * 2**20, gt=0, description="Bytes of a JSON body.")
+    body_timeout: float = Field(
+        default=120.0,
+        gt=0,
+        description="Seconds in which a request's body must have come; uploads have ten times as long.",
+    )
     max_upload: int = Field(default=512 * 2**20, gt=0, description="Bytes of an uploaded file.")
     hosts: Annotated[list[str], NoDecode] = Field(
         default=[], description="Host names to answer to besides the loopback ones, separated by commas."

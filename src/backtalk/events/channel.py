@@ -20,7 +20,7 @@ class Channel:
     def __init__(self, *, keep_all: bool = False) -> None:
         self._ring: deque[Event] = deque(maxlen=None if keep_all else RING_EVENTS)
         self._count = 0  # events ever published; the ring holds the last len(ring) of them
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: list[asyncio.Future[None]] = []
         self.closed = False
 
     @property
@@ -61,20 +61,16 @@ class Channel:
             return None
         return [self._ring[i] for i in range(start, len(self._ring))]
 
-    async def wait(self) -> None:
-        """Returns when something was published or the channel closed."""
-        if self.closed:
-            return
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
-        try:
-            await waiter
-        finally:
-            self._waiters.discard(waiter)
+    def wait(self) -> "asyncio.Future[None]":
+        """Done when something more was published or the channel was closed; ask `closed` before."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        return waiter
 
     def _wake(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():  # else its reader was cancelled
                 waiter.set_result(None)
 
 
@@ -88,6 +84,15 @@ def clip(events: Sequence[Event], after: int) -> list[Event]:
         elif event.seq + event.span - 1 > after or type(event) is Ended:
             clipped.append(event)
     return clipped
+
+
+def join(events: list[Event], more: Sequence[Event]) -> None:
+    """Appends `more` to events that nobody has seen yet; deltas that go on with the last run become part of it."""
+    first, last = more[0] if more else None, events[-1] if events else None
+    if type(first) is Deltas and type(last) is Deltas and _same_run(last, first):
+        last.deltas.extend(first.deltas)
+        more = more[1:]
+    events.extend(more)
 
 
 def merge(events: Sequence[Event]) -> list[Event]:

@@ -13,7 +13,7 @@ from backtalk.core.errors import NotFound, Overloaded
 from backtalk.core.owner import is_dead
 from backtalk.domain.events import Ended, Event
 from backtalk.events import store
-from backtalk.events.channel import Channel
+from backtalk.events.channel import Channel, join
 from backtalk.storage import Storage
 
 log = logging.getLogger("backtalk.events")
@@ -37,10 +37,16 @@ class Writer:
         self.response_id = response_id
         self.attempt = attempt
         self.channel = Channel()
-        self.rows: list[int] = []
         self.on_lost: Callable[[], None] | None = None
         """Called when the lease is found to be another's."""
+        self.joinable: store.Entry | None = None  # queued and not yet taken into a commit: what follows can join it
+        self.failure: Exception | None = None
         self._log = log
+
+    async def push(self, events: list[Event]) -> None:
+        """Queues events for the next commit and returns at once, unless the log is far behind. Readers see them when
+        they are durable. Raises what an earlier commit failed with."""
+        await self._log.push(self, events)
 
     async def append(self, events: list[Event], *, also: store.Also | None = None) -> None:
         """Returns once the events, and what `also` did, are durable; readers wake then. Raises `Fenced`.
@@ -62,6 +68,9 @@ class EphemeralWriter:
         self.channel = Channel(keep_all=True)
 
     async def append(self, events: list[Event], *, also: store.Also | None = None) -> None:
+        self.channel.publish(events)
+
+    async def push(self, events: list[Event]) -> None:
         self.channel.publish(events)
 
     def abandon(self) -> None:
@@ -94,14 +103,16 @@ class Dead(msgspec.Struct, frozen=True):
     lease_until: float
 
 
-_Queued: TypeAlias = "tuple[store.Entry, Writer, asyncio.Future[None], float]"
-"""What waits for a commit, and the (monotonic) time until which it is tried."""
+_Queued: TypeAlias = "tuple[store.Entry, Writer, asyncio.Future[None] | None, float]"
+"""What waits for a commit, who waits for it, and the (monotonic) time until which it is tried."""
+_MOST_JOINED = 256
+"""Events of one run that wait for a commit before the run waits too."""
 
 
 class Log:
     """All logs of one database. `gap`: least seconds between the starts of two commits; an idle server commits at once.
 
-    With `behind`, appends return before they are durable and readers see events before the commit.
+    With `behind`, readers see pushed events before the commit.
     """
 
     def __init__(self, storage: Storage, owner: str, *, gap: float = 0.01, behind: bool = False) -> None:
@@ -114,24 +125,28 @@ class Log:
         self._patience = PATIENCE_SECONDS
         self._committing: asyncio.Task[None] | None = None
         self._last_start = 0.0
-        self._renewing: asyncio.Task[None] | None = None
+        self._tending: asyncio.Task[None] | None = None
+        self._unswept = True
         self._ended_writers: list[Writer] = []
         self._compacting: asyncio.Task[None] | None = None
 
     # ── the life of the log ──────────────────────────────────────────────────────────────────────────────────────────
 
     async def start(self) -> None:
-        self._renewing = asyncio.create_task(self._renew_for_ever())
+        self._tending = asyncio.create_task(self._tend_for_ever())
         for row in await self.storage.read(store.ended_logs):
             await self.storage.write(store.compact, row.project, row.id)
+        await self._sweep()
 
     async def stop(self) -> None:
-        if self._renewing:
-            self._renewing.cancel()
+        if self._tending:
+            self._tending.cancel()
         self._patience = 0
         while self._committing or self._compacting:
             tasks = [task for task in (self._committing, self._compacting) if task]
             await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(Exception):  # the next start does it
+            await self._sweep()
         for writer in list(self._live.values()):
             self.release(writer)
 
@@ -161,14 +176,31 @@ class Log:
         lease = store.Lease(self.owner, time.time() + LEASE_SECONDS) if opens else None
         entry = store.Entry(writer.project, writer.response_id, writer.attempt, events, also, lease, ends)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append((entry, writer, future, time.monotonic() + (0 if opens else self._patience)))
+        writer.joinable = None  # what is pushed later must not overtake this
+        self._enqueue((entry, writer, future, time.monotonic() + (0 if opens else self._patience)))
+        await future
+
+    async def push(self, writer: Writer, events: list[Event]) -> None:
+        """Use `Writer.push`."""
+        if writer.failure:
+            raise writer.failure
+        entry = writer.joinable
+        if self._behind:
+            writer.channel.publish(events)
+        if entry is None:
+            writer.joinable = entry = store.Entry(writer.project, writer.response_id, writer.attempt, events)
+            self._enqueue((entry, writer, None, time.monotonic() + self._patience))
+        elif self._behind:  # readers hold the structs
+            entry.events = [*entry.events, *events]
+        else:
+            join(entry.events, events)
+        if len(entry.events) > _MOST_JOINED:
+            await self.commit(writer, [])
+
+    def _enqueue(self, queued: _Queued) -> None:
+        self._queue.append(queued)
         if self._committing is None:
             self._committing = asyncio.create_task(self._commit_queued())
-        if self._behind and not (opens or ends or also):
-            writer.channel.publish(events)
-            future.add_done_callback(_retrieve)
-        else:
-            await future
 
     async def _commit_queued(self) -> None:
         try:
@@ -178,6 +210,8 @@ class Log:
                     await asyncio.sleep(wait)
                 self._last_start = time.monotonic()
                 group, self._queue = self._queue, []
+                for _, writer, _, _ in group:
+                    writer.joinable = None
                 await self._commit_group(self._without_lost(group))
         finally:
             self._committing = None
@@ -196,7 +230,10 @@ class Log:
             await self._put_off(group, error)
             return
         for (entry, writer, future, _), outcome in zip(group, outcomes, strict=True):
-            self._settle(entry, writer, future, outcome)
+            if future or outcome or self._behind:
+                self._settle(entry, writer, future, outcome)
+            else:
+                writer.channel.publish(entry.events)
 
     async def _put_off(self, group: list[_Queued], error: Exception) -> None:
         """Nothing of the group was written. What may wait is tried again in the same order; the rest is given up."""
@@ -211,21 +248,23 @@ class Log:
             self._queue[:0] = waiting
             await asyncio.sleep(min(RETRY_SECONDS, self._patience))
 
-    def _settle(self, entry: store.Entry, writer: Writer, future: asyncio.Future[None], outcome: Any) -> None:
+    def _settle(self, entry: store.Entry, writer: Writer, future: asyncio.Future[None] | None, outcome: Any) -> None:
         """Tells the run and the readers how the commit of one entry went."""
         if isinstance(outcome, Exception):
             if isinstance(outcome, Fenced):
                 self.release(writer)
-            if not future.done():
+            if future is None:
+                writer.failure = outcome
+                if self._behind:
+                    log.error("events were shown but could not be stored: %s", outcome)
+            elif not future.done():
                 future.set_exception(outcome)
             return
-        if outcome and writer.attempt == 1:  # a later attempt does not know the rows of those before it
-            writer.rows.append(outcome)
-        if not self._behind or entry.opens or entry.ends or entry.also:
+        if future or not self._behind:
             writer.channel.publish(entry.events)
         if entry.ends:
             self._ended(writer)
-        if not future.done():
+        if future and not future.done():
             future.set_result(None)
 
     def _ended(self, writer: Writer) -> None:
@@ -249,10 +288,11 @@ class Log:
                         await self._compact_from_rows(writer)
         finally:
             self._compacting = None
+            self._unswept = True
 
     async def _compact_from_rows(self, writer: Writer) -> None:
         with contextlib.suppress(Exception):
-            await self.storage.write(store.compact, writer.project, writer.response_id, writer.rows)
+            await self.storage.write(store.compact, writer.project, writer.response_id)
 
     def release(self, writer: Writer) -> None:
         """This process writes the log no more: the lease is not renewed, readers go on in the database."""
@@ -271,11 +311,18 @@ class Log:
         while True:
             writer = self._live.get(response_id)
             if writer and writer.project == project and (position := writer.channel.position(after)) is not None:
-                async for events in _follow(writer.channel, position):
-                    after = _last(events, after)
-                    yield events
-                    if type(events[-1]) is Ended:
-                        return
+                channel = writer.channel
+                while (events := channel.since(position)) is not None:
+                    if events:
+                        position += len(events)
+                        after = _last(events, after)
+                        yield events
+                        if type(events[-1]) is Ended:
+                            return
+                    elif channel.closed:
+                        break
+                    else:
+                        await channel.wait()
                 if response_id in self._live and self._live[response_id] is writer:
                     continue  # it fell off the ring
             found = await self.storage.read(store.read, project, response_id, after, row)
@@ -294,11 +341,21 @@ class Log:
 
     # ── leases ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _renew_for_ever(self) -> None:
+    async def _tend_for_ever(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             with contextlib.suppress(Exception):  # a database that is away: tried again in a moment
                 await self._renew()
+                await self._sweep()
+
+    async def _sweep(self) -> None:
+        """Removes what logs have left behind that are compacted by now."""
+        if not self._unswept or self.storage.dialect != "sqlite":
+            return
+        self._unswept = False
+        row = 0
+        while row := await self.storage.write(store.sweep, row):
+            pass
 
     async def _renew(self) -> None:
         """Renews all leases, and lets go of logs that another process has taken over meanwhile."""
@@ -346,26 +403,8 @@ def _transcript(writer: Writer) -> store.Transcript | None:
     events = writer.channel.whole()
     if events is None or writer.attempt > 1:
         return None
-    return store.Transcript(writer.project, writer.response_id, events, writer.rows)
-
-
-async def _follow(channel: Channel, position: int) -> AsyncGenerator[list[Event], None]:
-    """Batches from a live channel until it closes, or until the reader falls off its ring."""
-    while (events := channel.since(position)) is not None:
-        position += len(events)
-        if events:
-            yield events
-        elif channel.closed:
-            return
-        else:
-            await channel.wait()
+    return store.Transcript(writer.project, writer.response_id, events)
 
 
 def _last(events: Sequence[Event], after: int) -> int:
     return max(after, events[-1].seq + events[-1].span - 1)
-
-
-def _retrieve(future: "asyncio.Future[None]") -> None:
-    """Marks a failure as seen; durability `behind` has nobody to tell but the log."""
-    if not future.cancelled() and (error := future.exception()):
-        log.error("events were shown but could not be stored: %s", error)

@@ -7,6 +7,7 @@ one response ids are in order everywhere, because its writer awaits each commit 
 """
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -70,6 +71,7 @@ transcripts = table(
 
 Also = Callable[[Connection], Any]
 _encoder = msgspec.msgpack.Encoder()
+_json = msgspec.json.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(list[Event])
 _CHUNK = 500
 NEVER = 1e12
@@ -99,12 +101,20 @@ class FencedError(Exception):
     """Another attempt has taken the log over, or it has ended: nothing was written."""
 
 
-# The one statement of the token path goes to the driver as it is, in the two styles that our drivers have.
+# The statements of the token path go to the drivers as they are. Around each row that it takes or gives, SQLite lets the
+# interpreter's lock go, and getting it back from a busy event loop takes long: so there it is all rows in one step.
 _INSERT_SEGMENTS = {
-    "qmark": "INSERT INTO segments (project, response_id, data) VALUES (?, ?, ?)",
     "pyformat": "INSERT INTO segments (project, response_id, data) VALUES (%s, %s, %s)",
     "format": "INSERT INTO segments (project, response_id, data) VALUES (%s, %s, %s)",
 }
+_INSERT_SEGMENTS_AT_ONCE = {
+    rows: "INSERT INTO segments (project, response_id, data) VALUES " + ", ".join(["(?, ?, ?)"] * rows)  # noqa: S608  # constants
+    for rows in (128, 64, 32, 16, 8, 4, 2, 1)
+}
+_OPEN_ATTEMPTS_AT_ONCE = (
+    "SELECT group_concat(logs.id || ' ' || logs.attempt) FROM logs"
+    " WHERE logs.id IN (SELECT value FROM json_each(?)) AND logs.state = 'open'"
+)
 _INSERT_LOGS = insert(logs)
 _LAST_SEGMENT = select(func.coalesce(func.max(segments.c.id), 0))
 _END_LOGS = (
@@ -112,27 +122,56 @@ _END_LOGS = (
 )
 
 
-def commit(connection: Connection, entries: Sequence[Entry]) -> list[Any]:
-    """Writes what all runs have queued. For each entry: its segment's row id (0 where unknown), or an exception."""
+def commit(connection: Connection, entries: Sequence[Entry]) -> list[Exception | None]:
+    """Writes what all runs have queued. For each entry: None, or the exception that kept it out."""
     attempts = _open_attempts(connection, [entry.response_id for entry in entries if not entry.opens])
     outcomes = [_admit(connection, entry, attempts) for entry in entries]
-    admitted = [i for i, outcome in enumerate(outcomes) if outcome is None]
-    _open_and_end(connection, [entries[i] for i in admitted])
-    rows = [_segment(entries[i]) for i in admitted if entries[i].events]
-    if rows:
-        connection.exec_driver_sql(_INSERT_SEGMENTS[connection.dialect.paramstyle], rows)
-    _number(connection, entries, outcomes, admitted)
+    admitted = [entry for entry, outcome in zip(entries, outcomes, strict=True) if outcome is None]
+    _open_and_end(connection, admitted)
+    _insert_segments(
+        connection,
+        [(entry.project, entry.response_id, _encoder.encode(entry.events)) for entry in admitted if entry.events],
+    )
     return outcomes
 
 
 def _open_attempts(connection: Connection, ids: list[str]) -> dict[str, int]:
     """The attempts that may write, locked so that no takeover slips in before the commit."""
+    if connection.dialect.name == "sqlite":
+        return _open_attempts_at_once(connection, ids)
     found: dict[str, int] = {}
     for start in range(0, len(ids), _CHUNK):
         query = select(logs.c.id, logs.c.attempt).where(logs.c.id.in_(ids[start : start + _CHUNK]))
         rows = connection.execute(query.where(logs.c.state == "open").with_for_update(read=True))
         found.update((row.id, row.attempt) for row in rows)
     return found
+
+
+def _open_attempts_at_once(connection: Connection, ids: list[str]) -> dict[str, int]:
+    """The same on SQLite, in one row. The transaction has the database to itself."""
+    if not ids:
+        return {}
+    (row,) = _driver(connection).execute(_OPEN_ATTEMPTS_AT_ONCE, (_json(ids).decode(),)).fetchone()
+    pairs = (pair.split(" ") for pair in row.split(",")) if row else ()
+    return {name: int(attempt) for name, attempt in pairs}
+
+
+def _insert_segments(connection: Connection, rows: list[tuple[str, str, bytes]]) -> None:
+    if connection.dialect.name != "sqlite":
+        if rows:
+            connection.exec_driver_sql(_INSERT_SEGMENTS[connection.dialect.paramstyle], rows)
+        return
+    start = 0
+    while start < len(rows):
+        count = next(n for n in _INSERT_SEGMENTS_AT_ONCE if n <= len(rows) - start)
+        values = tuple(chain.from_iterable(rows[start : start + count]))
+        _driver(connection).execute(_INSERT_SEGMENTS_AT_ONCE[count], values)
+        start += count
+
+
+def _driver(connection: Connection) -> Any:
+    """The driver's own connection: a result of SQLAlchemy's costs more than these statements."""
+    return connection.connection.driver_connection
 
 
 def _admit(connection: Connection, entry: Entry, attempts: dict[str, int]) -> Exception | None:
@@ -175,22 +214,6 @@ def _log_row(entry: Entry, below: int) -> dict[str, Any]:
     }
 
 
-def _segment(entry: Entry) -> tuple[str, str, bytes]:
-    return entry.project, entry.response_id, _encoder.encode(entry.events)
-
-
-def _number(connection: Connection, entries: Sequence[Entry], outcomes: list[Any], admitted: list[int]) -> None:
-    """On SQLite the transaction has the table to itself, so the new row ids are the last ones, in order."""
-    last = 0
-    if connection.dialect.name == "sqlite":
-        last = connection.exec_driver_sql("SELECT last_insert_rowid()").scalar_one()
-    for i in reversed(admitted):
-        outcomes[i] = 0
-        if entries[i].events:
-            outcomes[i] = last
-            last -= bool(last)
-
-
 class Page(msgspec.Struct):
     """Events after a cursor. `row` is the segment to go on from; `ended`: nothing will ever follow."""
 
@@ -225,25 +248,25 @@ def _transcript(connection: Connection, project: str, response_id: str) -> list[
     return _decoder.decode(data) if data else []
 
 
-def compact(connection: Connection, project: str, response_id: str, rows: Sequence[int] = ()) -> None:
-    """Turns an ended log's segments into one row. `rows` are their ids where they are known."""
+def compact(connection: Connection, project: str, response_id: str) -> None:
+    """Turns an ended log's segments into one row."""
     page = read(connection, project, response_id, -1, 0)
     if page is None or not page.ended or _is_compacted(connection, project, response_id):
         return
     data = _encoder.encode(merge(page.events))
     connection.execute(insert(transcripts).values(id=response_id, project=project, data=data))
-    _drop_segments(connection, project, response_id, rows)
+    if connection.dialect.name != "sqlite":
+        _drop_segments(connection, project, response_id)
     query = update(logs).where(logs.c.id == response_id, logs.c.project == project)
     connection.execute(query.values(state="compacted"))
 
 
 class Transcript(msgspec.Struct, frozen=True):
-    """All events of a log that has ended, and the ids of its segments where they are known (SQLite)."""
+    """All events of a log that has ended."""
 
     project: str
     response_id: str
     events: list[Event]
-    rows: list[int]
 
 
 _INSERT_TRANSCRIPTS = insert(transcripts)
@@ -252,8 +275,7 @@ _COMPACT_LOGS = (
     .where(logs.c.id == bindparam("log"), logs.c.project == bindparam("tenant"), logs.c.state == "ended")
     .values(state="compacted")
 )
-_DROP_ROW = delete(segments).where(segments.c.id == bindparam("row"), segments.c.project == bindparam("tenant"))
-_DROP_ROWS = delete(segments).where(
+_DROP_SEGMENTS = delete(segments).where(
     segments.c.response_id == bindparam("log"), segments.c.project == bindparam("tenant")
 )
 
@@ -272,10 +294,8 @@ def compact_all(connection: Connection, ended: Sequence[Transcript]) -> None:
     names = [{"log": one.response_id, "tenant": one.project} for one in ended]
     data = [{"id": t.response_id, "project": t.project, "data": _encoder.encode(merge(t.events))} for t in ended]
     connection.execute(_INSERT_TRANSCRIPTS, data)
-    if connection.dialect.name == "sqlite":
-        connection.execute(_DROP_ROW, [{"row": row, "tenant": one.project} for one in ended for row in one.rows])
-    else:
-        connection.execute(_DROP_ROWS, names)
+    if connection.dialect.name != "sqlite":
+        connection.execute(_DROP_SEGMENTS, names)  # on SQLite they go by the `sweep`
     connection.execute(_COMPACT_LOGS, names)
 
 
@@ -284,17 +304,12 @@ def _is_compacted(connection: Connection, project: str, response_id: str) -> boo
     return connection.execute(query).scalar() == "compacted"
 
 
-def _drop_segments(connection: Connection, project: str, response_id: str, rows: Sequence[int] = ()) -> None:
+def _drop_segments(connection: Connection, project: str, response_id: str) -> None:
     query = delete(segments).where(segments.c.response_id == response_id, segments.c.project == project)
-    if connection.dialect.name != "sqlite":
-        connection.execute(query)
-        return
-    if not rows:
+    if connection.dialect.name == "sqlite":
         first = select(logs.c.first_segment).where(logs.c.id == response_id, logs.c.project == project)
         query = query.where(segments.c.id > func.coalesce(first.scalar_subquery(), 0))
-        connection.execute(query)
-    for start in range(0, len(rows), _CHUNK):
-        connection.execute(query.where(segments.c.id.in_(rows[start : start + _CHUNK])))
+    connection.execute(query)
 
 
 def forget(connection: Connection, project: str, response_id: str) -> None:
@@ -304,7 +319,22 @@ def forget(connection: Connection, project: str, response_id: str) -> None:
     connection.execute(delete(logs).where(logs.c.id == response_id, logs.c.project == project))
 
 
-# System statements: they serve all projects at once, and touch nothing but leases.
+# System statements: they serve all projects at once, and touch nothing but leases and what is no longer read.
+
+_SWEPT_AT_ONCE = 20_000
+
+
+def sweep(connection: Connection, above: int = 0) -> int:
+    """On SQLite, removes the segments of compacted logs, page after page: one log's lie strewn over all the pages that
+    were written while it was open. Looks at some rows above an id, returns the last one's, and 0 at the end."""
+    some = select(segments.c.id).where(segments.c.id > above).order_by(segments.c.id).limit(_SWEPT_AT_ONCE).subquery()
+    last = connection.execute(select(func.max(some.c.id))).scalar()
+    if last is None:
+        return 0
+    needed = select(logs.c.id).where(logs.c.state.in_(["open", "ended"]))
+    within = (segments.c.id > above) & (segments.c.id <= last)
+    connection.execute(delete(segments).where(within, segments.c.response_id.not_in(needed)))
+    return int(last)
 
 
 def renew(connection: Connection, owner: str, ids: Sequence[str], until: float) -> set[str]:

@@ -1,39 +1,49 @@
 """Pure ASGI around every request: a request id, OpenAI's response headers, a limit on the body's size, and its record."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backtalk.core.errors import TooLarge
+from backtalk.core.errors import HeadersTooLarge, TooLarge, TooSlow
 from backtalk.core.ids import new_id
 from backtalk.http.access_log import Observer, exchange_of
 from backtalk.http.errors import render, unexpected
 from backtalk.http.paths import path_of
 
 log = logging.getLogger("backtalk")
+MAX_HEADERS = 32 * 2**10
 _NOBODY_WAITED = 499
 """The status, as nginx writes it, of a request whose client left before the answer began."""
 
 
-class Envelope:
-    """Gives each request a `scope["state"]["request_id"]` and each answer `x-request-id`; cuts off bodies over the limit.
+class Allowance(NamedTuple):
+    """What a request's body may take: bytes, and seconds until it is here."""
 
-    `strict` has our routes refuse unknown body fields. `limit` tells the most bytes that a path may receive; None means that the path is not ours to guard. Each of the
-    `observers` is told of every request, when it is over.
+    size: int
+    seconds: float
+
+
+class Envelope:
+    """Gives each request a `scope["state"]["request_id"]` and each answer `x-request-id`; cuts off what is over a limit.
+
+    `allowance` tells what a path's body may be; None means that the path is not ours to guard. `strict` has our routes
+    refuse unknown body fields. Each of the `observers` is told of every request, when it is over.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        limit: Callable[[str], int | None],
+        allowance: Callable[[str], "Allowance | None"],
         observers: Sequence[Observer] = (),
         strict: bool = False,
     ) -> None:
         self.app = app
-        self.limit = limit
+        self.allowance = allowance
         self.observers = observers
         self.strict = strict
 
@@ -41,9 +51,9 @@ class Envelope:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        limit = self.limit(path_of(scope))
+        allowed = self.allowance(path_of(scope))
         started = time.perf_counter()
-        headers = _headers_for(scope) if limit is not None else []
+        headers = _headers_for(scope) if allowed else []
         status = 0
         scope.setdefault("state", {})["strict"] = self.strict
 
@@ -51,22 +61,22 @@ class Envelope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if limit is not None:
+                if allowed:
                     elapsed = (b"openai-processing-ms", b"%d" % round((time.perf_counter() - started) * 1000))
                     message["headers"] = [*message.get("headers", ()), *headers, elapsed]
             await send(message)
 
         try:
-            if limit is None:
+            if allowed is None:
                 await self.app(scope, receive, send_with_headers)
             else:
-                await self._within(limit, scope, receive, send_with_headers)
-        except TooLarge as error:
-            if limit is None or status:
+                await self._within(allowed, scope, receive, send_with_headers)
+        except (TooLarge, TooSlow, HeadersTooLarge) as error:
+            if allowed is None or status:
                 raise
             await render(error)(scope, receive, send_with_headers)
         except Exception as error:
-            if limit is None or status:
+            if allowed is None or status:
                 status = status or 500
                 raise
             log.error("unexpected error at %s %s", scope["method"], path_of(scope), exc_info=error)
@@ -74,20 +84,31 @@ class Envelope:
         finally:
             self._tell(scope, status or _NOBODY_WAITED, started)
 
-    async def _within(self, limit: int, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises TooLarge for a body of more than `limit` bytes, announced or received."""
+    async def _within(self, allowed: "Allowance", scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises TooLarge for a body that is, or is announced to be; TooSlow; HeadersTooLarge."""
         received = 0
+        deadline = asyncio.get_running_loop().time() + allowed.seconds
+        complete = False
 
         async def receive_within_limit() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, complete
+            if complete:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise TooSlow(f"The body did not come within {allowed.seconds:g} seconds.") from None
+            complete = not message.get("more_body", False)
             received += len(message.get("body", b""))
-            if received > limit:
-                raise _too_large(limit)
+            if received > allowed.size:
+                raise _too_large(allowed.size)
             return message
 
-        if _content_length(scope) > limit:
-            raise _too_large(limit)
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADERS:
+            raise HeadersTooLarge(f"The request's headers are larger than {MAX_HEADERS:,} bytes.")
+        if _content_length(scope) > allowed.size:
+            raise _too_large(allowed.size)
         await self.app(scope, receive_within_limit, send)
 
     def _tell(self, scope: Scope, status: int, started: float) -> None:

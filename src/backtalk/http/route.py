@@ -11,6 +11,8 @@ from starlette.responses import Response
 from backtalk.core.errors import InvalidRequest
 from backtalk.http.openapi import errors
 
+MAX_DEPTH = 64
+
 
 class _Request(Request):
     known: frozenset[str] | None = None
@@ -59,11 +61,33 @@ def router(**options: Any) -> APIRouter:
 def decode(body: bytes) -> Any:
     """JSON as Python values. Raises InvalidRequest for what is not JSON, not Unicode, or nested too deeply."""
     try:
-        return msgspec.json.decode(body)
+        value = msgspec.json.decode(body)
     except RecursionError:
-        raise InvalidRequest("The JSON body is nested too deeply.") from None
+        raise _too_deep() from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"The body is not valid JSON: {error}.") from None
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_deep(value):
+        raise _too_deep()
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether it has more than `MAX_DEPTH` levels; taken apart level by level, for recursion is what it is a guard of."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for node in level
+            for child in (node.values() if isinstance(node, dict) else node)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _too_deep() -> InvalidRequest:
+    return InvalidRequest(f"The JSON body is nested more than {MAX_DEPTH} levels deep.")
 
 
 class JSON(Response):

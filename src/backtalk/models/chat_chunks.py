@@ -81,6 +81,7 @@ _REASONS = {
     "content_filter": "content_filter",
     "safety": "content_filter",
 }
+_UNREADABLE = "sent a chunk that cannot be read ({})"
 _MARK = re.compile(r"\[(\d{1,4})\]")
 _LONGEST_MARK = 6
 
@@ -97,7 +98,7 @@ class ChatDeltas:
         self.reason: str | None = None
         self._server = server
         self._usage: Usage | None = None
-        self._failure: BacktalkError | None = None
+        self.failure: BacktalkError | None = None
         self._calls: dict[int, str] = {}
         self._marks = _Marks(sources) if sources else None
 
@@ -107,7 +108,7 @@ class ChatDeltas:
         return self.done or self.reason is not None
 
     def feed(self, events: Sequence[bytes]) -> list[Delta]:
-        """The deltas of what one network read brought. What came before a broken chunk is given; `check` then raises."""
+        """The deltas of what one network read brought. What came before a broken chunk is given, with `failure` set."""
         out: list[Delta] = []
         try:
             for data in events:
@@ -115,17 +116,13 @@ class ChatDeltas:
                     self.done = True
                     break
                 if data:
-                    self._chunk(self._parse(data), out)
-        except BacktalkError as error:
+                    self._chunk(_decode(data), out)
+        except (BacktalkError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            failure = error if isinstance(error, BacktalkError) else self._nonsense(_UNREADABLE.format(error))
             if not out:
-                raise
-            self._failure = error
+                raise failure from error
+            self.failure = failure
         return out
-
-    def check(self) -> None:
-        """Raises the error that `feed` has met."""
-        if self._failure:
-            raise self._failure
 
     def finish(self) -> Finish:
         """The end. Raises UpstreamError upstream_protocol_error when the stream ended before the model did."""
@@ -135,12 +132,6 @@ class ChatDeltas:
         if self._calls and reason == "stop":
             reason = "tool_calls"
         return Finish(reason, self._usage)
-
-    def _parse(self, data: bytes) -> _Chunk:
-        try:
-            return _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise self._nonsense(f"sent a chunk that cannot be read ({error})") from error
 
     def _chunk(self, chunk: _Chunk, out: list[Delta]) -> None:
         if chunk.error or chunk.object == "error":
@@ -159,14 +150,15 @@ class ChatDeltas:
         thought = message.reasoning_content or message.reasoning
         if thought and isinstance(thought, str):
             out.append(ReasoningDelta(thought))
-        if message.content:
-            if isinstance(message.content, str):
-                self._text(message.content, out)
+        if content := message.content:
+            if isinstance(content, str):
+                self._text(content, out)
             else:
-                self._parts(message.content, out)
+                self._parts(content, out)
         if message.refusal:
             out.append(RefusalDelta(message.refusal))
-        out.extend(map(self._call, message.tool_calls or ()))
+        if message.tool_calls:
+            out.extend(map(self._call, message.tool_calls))
 
     def _text(self, text: str, out: list[Delta]) -> None:
         out.append(TextDelta(text))

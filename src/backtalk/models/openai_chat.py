@@ -73,7 +73,6 @@ class OpenAIChat:
         headers = {
             "content-type": "application/json",
             "accept": "text/event-stream, application/json",
-            "accept-encoding": "identity",  # a compressor may sit on tokens
             **self._upstream.headers(),
         }
         if prompt.request_id:
@@ -94,33 +93,33 @@ class _Answer:
         self._reply = reply
         self._deltas = ChatDeltas(f"The model server '{server}'", sources)
         self._parser = EventParser(lambda: too_large(reply.origin, MAX_EVENT))
+        self._json = reply.content_type == "application/json"
         self._ended = False
 
     async def read(self) -> list[Delta]:
         """The deltas of the next network read that holds any, the last ones with the `Finish`; after them none."""
+        deltas = self._deltas
         while not self._ended:
-            out = self._deltas.feed(await self._events())
-            if self._deltas.done or self._ended:
+            if deltas.failure:
+                raise deltas.failure
+            out = deltas.feed(await self._events())
+            if deltas.done or self._ended:
                 self._ended = True
                 self._reply.keep()
-                out.append(self._deltas.finish())
+                out.append(deltas.finish())
             if out:
                 return out
         return []
 
     async def _events(self) -> list[bytes]:
-        self._deltas.check()
-        if self._reply.content_type == "application/json":
+        if self._json:
             self._ended = True
             return [await self._reply.body()]
-        read = await self._read()
-        self._ended = not read
-        return self._parser.feed(read) if read else self._parser.finish()
-
-    async def _read(self) -> bytes:
         try:
-            return await self._reply.read()
+            if read := await self._reply.read():
+                return self._parser.feed(read)
         except UpstreamError:
-            if self._deltas.complete:  # the answer is whole; only the server's manners are not
-                return b""
-            raise
+            if not self._deltas.complete:  # else the answer is whole; only the server's manners are not
+                raise
+        self._ended = True
+        return self._parser.finish()

@@ -28,6 +28,8 @@ class EventParser:
 
     def feed(self, read: bytes) -> list[bytes]:
         """The data of every event that `read` finishes."""
+        if read[:6] == b"data: " and not self._line and not self._data and (whole := self._whole(read)):
+            return whole
         if self._after_cr or b"\r" in read:
             read = self._plain_newlines(read)
         head, newline, tail = read.rpartition(b"\n")
@@ -37,6 +39,16 @@ class EventParser:
             self._line_size += len(tail)
         if self._line_size + self._data_size > self._limit:
             raise self._too_large()
+        return events
+
+    def _whole(self, read: bytes) -> list[bytes] | None:
+        """The data of a read that is nothing but whole events of one plain line each, as nearly every read is."""
+        if read[-2:] != b"\n\n" or b"\r" in read or len(read) > self._limit:
+            return None
+        events = read[6:-2].split(b"\n\ndata: ")
+        if read.count(b"\n") != 2 * len(events):
+            return None
+        self._first = self._after_cr = False
         return events
 
     def finish(self) -> list[bytes]:

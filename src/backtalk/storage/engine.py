@@ -26,7 +26,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from backtalk.core.errors import BacktalkError, InvalidRequest, Overloaded, StorageFull
+from backtalk.core.errors import InvalidRequest, Overloaded, StorageFull
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -250,14 +250,16 @@ def is_passing(error: DBAPIError) -> bool:
 
 def explain(error: Exception) -> Exception:
     """A database's error as one of ours where a caller can do something about it."""
-    if isinstance(error, BacktalkError) or not isinstance(error, DBAPIError):
+    if not isinstance(error, (DBAPIError, sqlite3.Error)):
         return error
-    words = str(error.orig).lower()
+    words = str(error.orig if isinstance(error, DBAPIError) else error).lower()
     if "database or disk is full" in words or "no space left" in words or "could not extend" in words:
         return StorageFull("The disk is full: nothing was written. Free some space and try again.")
     if "locked" in words or "busy" in words:
         return Overloaded("The database is locked by another process; try again.")
-    if error.connection_invalidated or isinstance(error, OperationalError):
+    if isinstance(error, (OperationalError, sqlite3.OperationalError)) or getattr(
+        error, "connection_invalidated", False
+    ):
         return Overloaded("The database does not answer; try again in a moment.", retry_after=2)
     if "utf-8" in words or "surrogate" in words:
         return InvalidRequest("The text is not valid Unicode.")

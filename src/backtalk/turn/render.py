@@ -1,6 +1,7 @@
 """Events as the Responses API's stream. Pure functions: the same events give the same bytes, today or tomorrow."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -79,23 +80,23 @@ def _frame(kind: str, data: dict[str, Any], seq: int) -> bytes:
 
 
 def _deltas(event: Deltas, after: int, out: list[bytes]) -> None:
-    """The token path: everything but the delta and its number is made once for the run."""
-    kind = event.kind.encode()
-    content = b"" if event.kind == "function_call_arguments" else b'"content_index":%d,' % event.part_index
-    begin = (
-        b'event: response.%b.delta\ndata: {"type":"response.%b.delta","item_id":"%b","output_index":%d,%b"delta":'
-        % (
-            kind,
-            kind,
-            event.item_id.encode(),
-            event.index,
-            content,
-        )
-    )
-    end = b',"logprobs":[],"sequence_number":' if event.kind == "output_text" else b',"sequence_number":'
+    """The token path: everything but the delta and its number is made once for its part."""
+    begin, end = _around(event.kind, event.item_id, event.index, event.part_index)
     for seq, delta in enumerate(event.deltas, event.seq):
         if seq > after:
             out += (begin, _encode(delta), end, b"%d}\n\n" % seq)
+
+
+@lru_cache(maxsize=4096)
+def _around(kind: str, item_id: str, index: int, part_index: int) -> tuple[bytes, bytes]:
+    """What stands before and behind each delta of a part."""
+    name = kind.encode()
+    content = b"" if kind == "function_call_arguments" else b'"content_index":%d,' % part_index
+    begin = (
+        b'event: response.%b.delta\ndata: {"type":"response.%b.delta","item_id":"%b","output_index":%d,%b"delta":'
+        % (name, name, item_id.encode(), index, content)
+    )
+    return begin, b',"logprobs":[],"sequence_number":' if kind == "output_text" else b',"sequence_number":'
 
 
 def _expand(event: Event, head: Head, state: State, include: Collection[str]) -> list[tuple[int, str, dict[str, Any]]]:

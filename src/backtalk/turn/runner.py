@@ -287,13 +287,12 @@ class Runner:
         )
 
     async def _ask_model(self, run: Run, prompt: Prompt) -> None:
-        """One step: the model's deltas become events, each batch in the log before the next is read."""
+        """One step: the model's deltas become events, which readers see when the log has them."""
         output, writer = run.output, run.writer
         async with contextlib.aclosing(run.model.stream(prompt)) as stream:  # type: ignore[type-var]
             async for deltas in stream:
-                events = output.feed(deltas)
-                if events:
-                    await writer.append(events)
+                if events := output.feed(deltas):
+                    await writer.push(events)
         usage = output.finish.usage if output.finish and output.finish.usage else _estimate(prompt, output)
         run.usage.add(usage)
 

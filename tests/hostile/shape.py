@@ -1,0 +1,39 @@
+"""What every answer to a bad request must look like."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from backtalk.testing import client
+
+KEYS = {"message", "type", "param", "code"}
+
+
+def assert_clean(status: int, headers: Mapping[str, Any], body: bytes, what: object = "") -> None:
+    """No 5xx; a 4xx is OpenAI's envelope, with a request id."""
+    assert status < 500, (what, status, body[:500])
+    if status < 400:
+        return
+    assert headers["x-request-id"] or headers["x-request-id"][0], what
+    error = json.loads(body)["error"]
+    assert error.keys() == KEYS, (what, body[:500])
+    assert error["message"] and error["type"], (what, body[:500])
+    assert isinstance(error["code"], str | None), (what, body[:500])
+
+
+def things(url: str) -> dict[str, str]:
+    """One of everything, as the path parameters that name them."""
+    sdk = client(url)
+    conversation = sdk.conversations.create(items=[{"type": "message", "role": "user", "content": "Hello"}])
+    file = sdk.files.create(file=("a.txt", b"The garage closes at 22:00."), purpose="assistants")
+    store = sdk.vector_stores.create(name="One", file_ids=[file.id])
+    batch = sdk.vector_stores.file_batches.create(store.id, file_ids=[file.id])
+    return {
+        "response_id": sdk.responses.create(model="scripted", input="Hello").id,
+        "conversation_id": conversation.id,
+        "item_id": sdk.conversations.items.list(conversation.id).data[0].id or "",
+        "file_id": file.id,
+        "store_id": store.id,
+        "batch_id": batch.id,
+        "model": "scripted",
+    }
