@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -21,6 +21,7 @@ class Channel:
         self._ring: deque[Event] = deque(maxlen=None if keep_all else RING_EVENTS)
         self._count = 0  # events ever published; the ring holds the last len(ring) of them
         self._waiters: list[asyncio.Future[None]] = []
+        self._tails: list[Tail] = []
         self.closed = False
 
     @property
@@ -38,12 +39,24 @@ class Channel:
         self._count += len(events)
         if events and type(events[-1]) is Ended:
             self.closed = True
-        self._wake()
+        for tail in self._tails[:]:
+            tail.offer(events)
+        if self._waiters:
+            self._wake()
 
     def close(self) -> None:
         """No more will come from this process (it ended, or another one took the run over)."""
         self.closed = True
+        for tail in self._tails[:]:
+            tail.stop()
         self._wake()
+
+    def attach(self, tail: "Tail") -> None:
+        self._tails.append(tail)
+
+    def detach(self, tail: "Tail") -> None:
+        if tail in self._tails:
+            self._tails.remove(tail)
 
     def position(self, after: int) -> int | None:
         """Where a reader that has seen up to sequence number `after` starts; None when that has left the ring."""
@@ -72,6 +85,49 @@ class Channel:
         for waiter in waiters:
             if not waiter.done():  # else its reader was cancelled
                 waiter.set_result(None)
+
+
+class Tail:
+    """The live end of a channel, for a reader that has read up to `position`."""
+
+    def __init__(self, channel: Channel, position: int) -> None:
+        self.position = position
+        self.last: Event | None = None
+        """The last event that was handed on."""
+        self._channel = channel
+        self._take: Callable[[Sequence[Event]], bool]
+        self._stopped: asyncio.Future[None]
+
+    async def wait(self) -> None:
+        """Returns when there is more to read."""
+        await self._channel.wait()
+
+    async def feed(self, take: Callable[[Sequence[Event]], bool]) -> None:
+        """Hands each batch on in the moment in which it is published: no task of the reader's has to wake for it.
+
+        Returns when `take` has returned False, at the end, which is not handed on, or when the channel was closed.
+        """
+        self._take = take
+        self._stopped = asyncio.get_running_loop().create_future()
+        self._channel.attach(self)
+        try:
+            await self._stopped
+        finally:
+            self._channel.detach(self)
+
+    def offer(self, events: Sequence[Event]) -> None:
+        if type(events[-1]) is Ended:
+            self.stop()
+            return
+        self.position += len(events)
+        self.last = events[-1]
+        if not self._take(events):
+            self.stop()
+
+    def stop(self) -> None:
+        self._channel.detach(self)
+        if not self._stopped.done():
+            self._stopped.set_result(None)
 
 
 def clip(events: Sequence[Event], after: int) -> list[Event]:

@@ -13,7 +13,7 @@ from backtalk.core.errors import NotFound, Overloaded
 from backtalk.core.owner import is_dead
 from backtalk.domain.events import Ended, Event
 from backtalk.events import store
-from backtalk.events.channel import Channel, join
+from backtalk.events.channel import Channel, Tail, join
 from backtalk.storage import Storage
 
 log = logging.getLogger("backtalk.events")
@@ -76,7 +76,8 @@ class EphemeralWriter:
     def abandon(self) -> None:
         self.channel.close()
 
-    async def read(self) -> AsyncGenerator[list[Event], None]:
+    async def follow(self) -> AsyncGenerator[list[Event] | Tail, None]:
+        """As `Log.follow`."""
         position = 0
         while True:
             events = self.channel.since(position) or []
@@ -86,7 +87,9 @@ class EphemeralWriter:
             elif self.channel.closed:
                 return
             else:
-                await self.channel.wait()
+                tail = Tail(self.channel, position)
+                yield tail
+                position = tail.position
 
 
 def ephemeral() -> EphemeralWriter:
@@ -302,10 +305,11 @@ class Log:
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def read(self, project: str, response_id: str, after: int = -1) -> AsyncGenerator[list[Event], None]:
+    async def follow(self, project: str, response_id: str, after: int = -1) -> AsyncGenerator[list[Event] | Tail, None]:
         """Events above sequence number `after`, as they become durable, until the end. Raises NotFound.
 
-        The first struct may begin at or below `after` where it stands for several events (`Event.span`).
+        The first struct may begin at or below `after` where it stands for several events (`Event.span`). When there is
+        nothing more to read yet, a `Tail` comes: wait with it, or be fed by it, and go on.
         """
         row = 0
         while True:
@@ -322,7 +326,10 @@ class Log:
                     elif channel.closed:
                         break
                     else:
-                        await channel.wait()
+                        tail = Tail(channel, position)
+                        yield tail
+                        position = tail.position
+                        after = _last([tail.last], after) if tail.last else after
                 if response_id in self._live and self._live[response_id] is writer:
                     continue  # it fell off the ring
             found = await self.storage.read(store.read, project, response_id, after, row)
@@ -338,6 +345,11 @@ class Log:
                 return
             elif response_id not in self._live:
                 await asyncio.sleep(POLL_SECONDS)  # another process writes it
+
+    async def read(self, project: str, response_id: str, after: int = -1) -> AsyncGenerator[list[Event], None]:
+        """As `follow`, waiting for more by itself."""
+        async for events in batches(self.follow(project, response_id, after)):
+            yield events
 
     # ── leases ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -404,6 +416,16 @@ def _transcript(writer: Writer) -> store.Transcript | None:
     if events is None or writer.attempt > 1:
         return None
     return store.Transcript(writer.project, writer.response_id, events)
+
+
+async def batches(following: AsyncGenerator[list[Event] | Tail, None]) -> AsyncGenerator[list[Event], None]:
+    """Only the events of who follows a log."""
+    async with contextlib.aclosing(following):
+        async for events in following:
+            if isinstance(events, Tail):
+                await events.wait()
+            else:
+                yield events
 
 
 def _last(events: Sequence[Event], after: int) -> int:

@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from typing import Any, TypeAlias
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -15,12 +15,18 @@ DONE = b"data: [DONE]\n\n"
 _HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
+Write: TypeAlias = Callable[[bytes], bool]
+"""Writes a chunk at once. False: the line is full, write no more."""
+Chunks: TypeAlias = AsyncGenerator[bytes | Callable[[Write], Awaitable[None]], None]
+"""Chunks of whole frames. In place of one may come a function that writes chunks as they arise, until it returns."""
+
+
 class EventStream(Response):
     """Streams chunks of whole frames; pings a quiet line; tells `on_leave` when the client went before the end."""
 
     def __init__(
         self,
-        chunks: AsyncGenerator[bytes, None],
+        chunks: Chunks,
         *,
         headers: Mapping[str, str] | None = None,
         on_leave: Callable[[], None] | None = None,
@@ -50,12 +56,84 @@ class EventStream(Response):
         heartbeat = _Heartbeat(send)
         try:
             async with contextlib.aclosing(self.chunks) as chunks:
+                line = _Line(send, heartbeat)
                 async for chunk in chunks:
-                    heartbeat.postpone()
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    if isinstance(chunk, bytes):
+                        heartbeat.postpone()
+                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    else:
+                        await chunk(line.write)
+                        await line.flush()
         finally:
             heartbeat.stop()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class _Line:
+    """Sends from outside the task that it belongs to, so that an event need not wake a task to get out.
+
+    An ASGI `send` seldom has to wait. It is taken one step, in the name of its task; if it does have to wait, or fails,
+    the task does the rest in `flush`.
+    """
+
+    def __init__(self, send: Send, heartbeat: "_Heartbeat") -> None:
+        self._send = send
+        self._heartbeat = heartbeat
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._rest: _Rest | None = None
+        self._error: BaseException | None = None
+
+    def write(self, chunk: bytes) -> bool:
+        self._heartbeat.postpone()
+        sending = self._send({"type": "http.response.body", "body": chunk, "more_body": True}).__await__()
+        caller = asyncio.current_task()
+        _switch(self._loop, caller, self._task)
+        try:
+            self._rest = _Rest(sending, next(sending))
+        except StopIteration:
+            return True
+        except BaseException as error:  # it belongs to the task of the line
+            self._error = error
+        finally:
+            _switch(self._loop, self._task, caller)
+        return False
+
+    async def flush(self) -> None:
+        """Finishes what `write` could not. Raises what it failed with."""
+        error, self._error = self._error, None
+        rest, self._rest = self._rest, None
+        if error:
+            raise error
+        if rest:
+            await rest
+
+
+class _Rest:
+    """A coroutine that was begun elsewhere and waits for a future."""
+
+    def __init__(self, coroutine: Generator[Any, Any, Any], waits_for: Any) -> None:
+        self._coroutine = coroutine
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        try:
+            yield self._waits_for
+        except BaseException as error:  # a cancellation: it has to see that
+            try:
+                waits_for = self._coroutine.throw(error)
+            except StopIteration:
+                return
+            yield waits_for
+        yield from self._coroutine
+
+
+def _switch(loop: asyncio.AbstractEventLoop, old: "asyncio.Task[Any] | None", new: "asyncio.Task[Any] | None") -> None:
+    """Makes `new` the current task, as an event loop's own tasks do for each step."""
+    if old:
+        asyncio.tasks._leave_task(loop, old)
+    if new:
+        asyncio.tasks._enter_task(loop, new)
 
 
 async def is_left(receive: Receive, task: "asyncio.Task[Any]") -> bool:

@@ -1,14 +1,14 @@
 """Events as Chat Completions: chunks of a stream, or one object. No I/O."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from backtalk.core.errors import NotFound
 from backtalk.domain.events import Deltas, Ended, Event, ItemAdded
 from backtalk.domain.items import Item
-from backtalk.http.sse import DONE
+from backtalk.http.sse import Chunks
+from backtalk.turn.render import Following, rendered
 from backtalk.turn.response import State
 
 _encode = msgspec.json.Encoder().encode
@@ -19,25 +19,11 @@ def completion_id(response_id: str) -> str:
     return "chatcmpl-" + response_id.removeprefix("resp_")
 
 
-async def chunk_stream(
-    batches: AsyncGenerator[list[Event], None],
-    head: dict[str, Any],
-    final: Callable[[], Awaitable[State]],
-    *,
-    include_usage: bool,
-) -> AsyncGenerator[bytes, None]:
+def chunk_stream(
+    following: Following, head: dict[str, Any], final: Callable[[], Awaitable[State]], *, include_usage: bool
+) -> Chunks:
     """`data:` frames, one chunk of bytes for each batch of events, then [DONE]."""
-    renderer = ChunkRenderer(head, include_usage=include_usage)
-    try:
-        async for events in batches:
-            state = await final() if type(events[-1]) is Ended else State()
-            if out := renderer.frames(events, state):
-                yield out
-    except NotFound:
-        pass  # it was deleted meanwhile
-    finally:
-        await batches.aclose()
-    yield DONE
+    return rendered(following, final, ChunkRenderer(head, include_usage=include_usage).frames)
 
 
 class ChunkRenderer:

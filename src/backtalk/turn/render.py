@@ -1,7 +1,7 @@
 """Events as the Responses API's stream. Pure functions: the same events give the same bytes, today or tomorrow."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
@@ -19,31 +19,56 @@ from backtalk.domain.events import (
     PartDone,
     Progress,
 )
-from backtalk.http.sse import DONE
+from backtalk.events import Tail
+from backtalk.http.sse import DONE, Chunks, Write
 from backtalk.turn.response import State, assemble, present
 
 _encode = msgspec.json.Encoder().encode
+_UNENDED = State()
 Head = dict[str, Any]
 
 
-async def event_stream(
-    batches: AsyncGenerator[list[Event], None],
+Following = AsyncGenerator[list[Event] | Tail, None]
+
+
+def event_stream(
+    following: Following,
     head: Head,
     final: Callable[[], Awaitable[State]],
     *,
     after: int = -1,
     include: Collection[str] = (),
-) -> AsyncGenerator[bytes, None]:
+) -> Chunks:
     """Server-sent events with sequence numbers above `after`: one chunk of whole frames for each batch, then [DONE]."""
+    return rendered(following, final, lambda events, state: frames(events, head, state, after, include))
+
+
+async def rendered(
+    following: Following,
+    final: Callable[[], Awaitable[State]],
+    render: Callable[[Sequence[Event], State], bytes],
+) -> Chunks:
+    """What `render` makes of each batch of events, then [DONE]. Live events go from the log to the line in one step."""
+
+    def live(tail: Tail, write: Write) -> Awaitable[None]:
+        def take(events: Sequence[Event]) -> bool:
+            chunk = render(events, _UNENDED)
+            return write(chunk) if chunk else True
+
+        return tail.feed(take)
+
     try:
-        async for events in batches:
-            state = await final() if type(events[-1]) is Ended else State()
-            if chunk := frames(events, head, state, after, include):
+        async for events in following:
+            if isinstance(events, Tail):
+                yield partial(live, events)
+                continue
+            state = await final() if type(events[-1]) is Ended else _UNENDED
+            if chunk := render(events, state):
                 yield chunk
     except NotFound:
         pass  # it was deleted meanwhile
     finally:
-        await batches.aclose()
+        await following.aclose()
     yield DONE
 
 

@@ -94,7 +94,7 @@ def _add_responses(api: APIRouter, turns: Turns) -> None:
         run = await turns.open(responses_wire.to_turn(body, caller, _request_id(request)))
         _record(request, run)
         if body.stream:
-            chunks = event_stream(turns.runner.read(run), run.head, run.final, include=include)
+            chunks = event_stream(turns.runner.follow(run), run.head, run.final, include=include)
             return EventStream(chunks, on_leave=lambda: turns.runner.client_left(run))
         if body.background:
             return JSON(assemble(run.head, State(status="queued"), include))
@@ -210,7 +210,7 @@ def _add_chat(api: APIRouter, turns: Turns) -> None:
         _record(request, run)
         if body.stream:
             usage = bool((body.stream_options or {}).get("include_usage"))
-            chunks = chunk_stream(turns.runner.read(run), run.head, run.final, include_usage=usage)
+            chunks = chunk_stream(turns.runner.follow(run), run.head, run.final, include_usage=usage)
             return EventStream(chunks, on_leave=lambda: turns.runner.client_left(run))
         await _ended(request, turns, run)
         return JSON(completion(run.head, run.state))

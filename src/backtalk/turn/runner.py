@@ -19,7 +19,7 @@ from backtalk.domain.events import TERMINAL, Event
 from backtalk.domain.items import Item, text_of
 from backtalk.domain.model import Model, Prompt, Usage
 from backtalk.domain.turn import ContextSource, SearchFiles, TurnRequest
-from backtalk.events import Fenced, Log, Writer, ephemeral
+from backtalk.events import Fenced, Log, Tail, Writer, batches, ephemeral
 from backtalk.events.log import Dead, EphemeralWriter
 from backtalk.storage import Connection, Storage
 from backtalk.turn import store
@@ -397,11 +397,15 @@ class Runner:
         run = self._runs.get(response_id)
         return run if run and run.request.caller.project == caller.project else None
 
-    def read(self, run: Run, after: int = -1) -> AsyncGenerator[list[Event], None]:
+    def follow(self, run: Run) -> AsyncGenerator[list[Event] | Tail, None]:
         """A run's events as they become readable."""
         if isinstance(run.writer, EphemeralWriter):
-            return run.writer.read()
-        return self._log.read(run.request.caller.project, run.id, after)
+            return run.writer.follow()
+        return self._log.follow(run.request.caller.project, run.id)
+
+    def read(self, run: Run) -> AsyncGenerator[list[Event], None]:
+        """The same, for who takes events and nothing else."""
+        return batches(self.follow(run))
 
     def client_left(self, run: Run) -> None:
         """A foreground run's client went away: nobody waits for the rest."""

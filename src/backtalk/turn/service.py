@@ -1,18 +1,18 @@
 """Stored responses: read, resumed, cancelled, deleted."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 from backtalk.conversations import store as conversations
 from backtalk.core.errors import NotFound
 from backtalk.domain.caller import Caller
-from backtalk.domain.events import Event
 from backtalk.domain.items import Item
 from backtalk.domain.turn import TurnRequest
 from backtalk.events import Log
 from backtalk.http.paging import Cursor
 from backtalk.storage import Storage
 from backtalk.turn import store
+from backtalk.turn.render import Following
 from backtalk.turn.response import State, assemble
 from backtalk.turn.runner import Run, Runner
 from backtalk.turn.store import Stored
@@ -43,14 +43,14 @@ class Turns:
 
     async def resume(
         self, caller: Caller, response_id: str, after: int
-    ) -> tuple[dict[str, Any], AsyncGenerator[list[Event], None], Callable[[], Awaitable[State]]]:
+    ) -> tuple[dict[str, Any], Following, Callable[[], Awaitable[State]]]:
         """(head, events above `after`, the final state once they have ended) of any stored response."""
         found = await self.find(caller, response_id)
 
         async def final() -> State:
             return (await self.find(caller, response_id)).state
 
-        return found.head, self._log.read(caller.project, response_id, after), final
+        return found.head, self._log.follow(caller.project, response_id, after), final
 
     async def cancel(self, caller: Caller, response_id: str) -> dict[str, Any]:
         """Stops a response; one that has ended is answered as it is."""
