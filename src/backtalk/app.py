@@ -55,6 +55,7 @@ from backtalk.turn.direct import Answer
 from backtalk.turn.routes import routes as turn_routes
 from backtalk.turn.runner import Limits, Runner
 from backtalk.turn.service import Turns
+from backtalk.turn.socket import SocketLimits
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -198,7 +199,7 @@ class Backtalk(FastAPI):
 
     def _include_routes(self) -> None:
         for routes in (
-            turn_routes(self.turns),
+            turn_routes(self.turns, self._socket_limits()),
             conversation_routes(self.conversations),
             file_routes(self.files),
             retrieval_routes(self.retrieval),
@@ -206,6 +207,10 @@ class Backtalk(FastAPI):
             _health_routes(self),
         ):
             self.include_router(routes)
+
+    def _socket_limits(self) -> SocketLimits:
+        settings = self.settings
+        return SocketLimits(settings.max_body, settings.socket_idle, settings.socket_life)
 
     def _is_ours(self, path: str) -> bool:
         return is_ours(path) or (path == METRICS and self.metrics is not None)

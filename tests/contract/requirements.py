@@ -13,6 +13,13 @@ REQUIREMENTS = {
     "E6": "Every answer carries x-request-id",
     "E7": "Unknown fields, headers and query parameters are ignored",
     "E8": "A body over the limit is a 413",
+    # responses as a WebSocket
+    "W1": "Frames of the WebSocket are the stream's events, one JSON object each; no [DONE]; numbers begin anew",
+    "W2": "Without stream_id turns wait for one another; with it lanes run side by side, and every event echoes it",
+    "W3": "A store: false response can be gone on from on its own connection only, and a failed turn evicts it",
+    "W4": "An error is a frame with status and error, and the connection stays open",
+    "W5": "generate: false says nothing, and its id can be gone on from; steering is refused with its own event",
+    "W6": "Host, Origin and key are checked before the handshake; frames, idle time and life have limits",
     # responses
     "R1": "A JSON response has every key that Open Responses requires, and validates strictly against the SDK's type",
     "R2": "Input is a string, or items: easy messages, messages with parts, output items sent back with or without ids",

@@ -22,6 +22,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert answer.json()["status"] == "completed"
 
 
+@pytest.fixture(scope="module")
+def http(server: str) -> Iterator[httpx2.Client]:
+    """One client for many requests: to make one takes longer than to be refused."""
+    with httpx2.Client(base_url=server, timeout=30) as client:
+        yield client
+
+
 @pytest.fixture
 def on_each(tmp_path: Path, database: str) -> Iterator[str]:
     """A server on each kind of database, for what databases may stumble over."""

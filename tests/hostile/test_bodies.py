@@ -50,35 +50,35 @@ POSTS = ["/v1/responses", "/v1/chat/completions", "/v1/conversations", "/v1/embe
 
 
 @pytest.mark.parametrize("name", RAW)
-def test_what_is_no_proper_json(server: str, name: str) -> None:
+def test_what_is_no_proper_json(http: httpx2.Client, name: str) -> None:
     headers = {"content-type": "application/json"}
     for path in POSTS:
-        answer = httpx2.post(server + path, content=RAW[name], headers=headers, timeout=30)
+        answer = http.post(path, content=RAW[name], headers=headers)
         assert_clean(answer.status_code, answer.headers, answer.content, (name, path))
         assert answer.status_code >= 400 or name in MAY_BE_EMPTY, (name, path, answer.text[:200])
 
 
-def test_duplicate_keys_are_the_last_ones(server: str) -> None:
+def test_duplicate_keys_are_the_last_ones(http: httpx2.Client) -> None:
     body = b'{"model": "nobody", "model": "scripted", "input": "x"}'
-    answer = httpx2.post(f"{server}/v1/responses", content=body, headers={"content-type": "application/json"})
+    answer = http.post("/v1/responses", content=body, headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()["model"]) == (200, "scripted")
 
 
-def test_the_deepest_body_that_is_allowed(server: str) -> None:
+def test_the_deepest_body_that_is_allowed(http: httpx2.Client) -> None:
     deep: Any = "x"
     for _ in range(60):
         deep = {"a": deep}
     body = {"model": "scripted", "input": "x", "tools": [{"type": "function", "name": "f", "parameters": deep}]}
-    assert httpx2.post(f"{server}/v1/responses", json=body, timeout=30).status_code == 200
+    assert http.post("/v1/responses", json=body).status_code == 200
 
 
 @pytest.mark.parametrize(
     "kind",
     ["text/plain", "multipart/form-data", "multipart/form-data; boundary=", "application/xml", "x" * 5000, "json"],
 )
-def test_a_content_type_that_is_not_json(server: str, kind: str) -> None:
+def test_a_content_type_that_is_not_json(http: httpx2.Client, kind: str) -> None:
     for path in POSTS:
-        answer = httpx2.post(server + path, content=b'{"input": "x"}', headers={"content-type": kind}, timeout=30)
+        answer = http.post(path, content=b'{"input": "x"}', headers={"content-type": kind})
         assert_clean(answer.status_code, answer.headers, answer.content, path)
         assert answer.status_code in (400, 415), (path, answer.text)
 
@@ -107,9 +107,9 @@ MULTIPART = {
 # Starlette leaves the temporary file of a part without an end to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize("name", MULTIPART)
-def test_a_broken_upload(server: str, name: str) -> None:
+def test_a_broken_upload(http: httpx2.Client, name: str) -> None:
     headers = {"content-type": "multipart/form-data; boundary=b"}
-    answer = httpx2.post(f"{server}/v1/files", content=MULTIPART[name], headers=headers, timeout=30)
+    answer = http.post("/v1/files", content=MULTIPART[name], headers=headers)
     assert_clean(answer.status_code, answer.headers, answer.content, name)
     assert answer.status_code == 400, answer.text
 
@@ -118,11 +118,11 @@ FILENAMES = ["../../etc/passwd", "/etc/passwd", "..", ".", "", "a\x00b.txt", "co
 
 
 @pytest.mark.parametrize("name", FILENAMES)
-def test_a_filename_is_a_name_and_never_a_path(server: str, name: str) -> None:
-    answer = httpx2.post(f"{server}/v1/files", files={"file": (name, b"x")}, data={"purpose": "assistants"}, timeout=30)
+def test_a_filename_is_a_name_and_never_a_path(http: httpx2.Client, name: str) -> None:
+    answer = http.post("/v1/files", files={"file": (name, b"x")}, data={"purpose": "assistants"})
     assert_clean(answer.status_code, answer.headers, answer.content, name)
     if answer.status_code == 200:
-        content = httpx2.get(f"{server}/v1/files/{answer.json()['id']}/content")
+        content = http.get(f"/v1/files/{answer.json()['id']}/content")
         assert content.content == b"x"
         assert content.headers["content-disposition"].startswith("attachment")
         assert "/" not in answer.json()["filename"] and "\x00" not in answer.json()["filename"]

@@ -7,7 +7,6 @@ want to know.
 
 from collections.abc import Callable, Collection
 from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
@@ -95,7 +94,7 @@ class Gate:
                 f"This server does not answer to the host '{name}'. Name it in BACKTALK_HOSTS if it is yours."
             )
         origin = headers.get("origin", "").lower()
-        if origin and origin not in self.origins and urlsplit(origin).netloc != host:
+        if origin and origin not in self.origins and origin.partition("://")[2] != host:
             raise Forbidden(
                 f"Pages of the origin '{origin}' may not call this server. Name it in BACKTALK_ORIGINS if it is yours."
             )

@@ -17,6 +17,7 @@ from backtalk import __version__
 from backtalk.access.service import Access
 from backtalk.cli.common import fail, make_home, on_database, read_settings, see_working_folder
 from backtalk.http.access_log import logging_config
+from backtalk.http.protocol import Protocol
 from backtalk.storage import Storage
 
 OURS = "backtalk.cli.asgi:app"
@@ -50,6 +51,7 @@ def serve(
     options: dict[str, Any] = {
         "host": host,
         "port": port,
+        "http": Protocol,
         "access_log": False,
         "log_config": logging_config(settings.log_format, settings.log_level, access=settings.access_log),
         "server_header": False,

@@ -8,12 +8,15 @@ BacktalkError                 500  server_error
 │   └── ModelNotFound              code model_not_found, param model
 ├── MethodNotAllowed          405
 ├── Conflict                  409  x-should-retry: false
+├── TooSlow                   408
 ├── TooLarge                  413
 ├── UnsupportedMedia          415
+├── BadRange                  416
 ├── Misdirected               421  a Host that is not ours
 ├── RateLimited               429  retry-after
 ├── UpstreamError             502  a model server failed (`reason` says how)
 ├── Overloaded                503  retry-after: come again
+├── HeadersTooLarge           431
 └── StorageFull               507
 """
 
@@ -72,7 +75,7 @@ class ModelNotFound(NotFound):
 
     def __init__(self, model: str, known: str = "") -> None:
         hint = f" Models here: {known}." if known else ""
-        super().__init__(f"The model '{model}' does not exist.{hint}", param="model")
+        super().__init__(f"The model '{model[:128]}' does not exist.{hint}", param="model")
 
 
 class MethodNotAllowed(BacktalkError):
@@ -107,6 +110,13 @@ class HeadersTooLarge(BacktalkError):
 
 class UnsupportedMedia(BacktalkError):
     status = 415
+    type = "invalid_request_error"
+
+
+class BadRange(BacktalkError):
+    """A byte range that the file has not got."""
+
+    status = 416
     type = "invalid_request_error"
 
 

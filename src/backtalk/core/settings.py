@@ -92,6 +92,10 @@ class Settings(BaseSettings):
     source_timeout: float = Field(default=2.0, gt=0, description="Seconds a context source may take.")
     max_runs: int = Field(default=1000, gt=0, description="Responses in progress at once; more are answered with 503.")
     max_body: int = Field(default=8 * 2**20, gt=0, description="Bytes of a JSON body.")
+    socket_idle: float = Field(
+        default=600.0, gt=0, description="Seconds after which a WebSocket without a frame or a turn is closed."
+    )
+    socket_life: float = Field(default=3600.0, gt=0, description="Seconds that a WebSocket may last.")
     body_timeout: float = Field(
         default=120.0,
         gt=0,

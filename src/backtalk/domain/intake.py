@@ -11,6 +11,7 @@ from backtalk.core.errors import InvalidRequest
 from backtalk.domain.items import Item, Part, output_text
 
 MAX_ITEMS = 2048
+MAX_TOOLS = 128
 ROLES = ("user", "assistant", "system", "developer")
 
 _TEXT_FIELD = {
@@ -62,11 +63,26 @@ def take_items(value: Any, param: str, most: int = MAX_ITEMS) -> list[Item]:
     """A list of items."""
     if not isinstance(value, list):
         raise _wrong_type(param, "an array of items", value)
-    if len(value) > most:
-        raise InvalidRequest(
-            f"'{param}' has {len(value)} items; at most {most} are allowed.", param=param, code="invalid_value"
-        )
+    check_count(len(value), param, most)
     return [_item(item, f"{param}[{i}]") for i, item in enumerate(value)]
+
+
+def take_tools(value: Any, param: str = "tools") -> list[Any]:
+    """A request's list of tools, which are still to be checked one by one."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise _wrong_type(param, "an array", value)
+    check_count(len(value), param, MAX_TOOLS)
+    return value
+
+
+def check_count(count: int, param: str, most: int = MAX_ITEMS) -> None:
+    """Raises InvalidRequest for a list that is too long."""
+    if count > most:
+        raise InvalidRequest(
+            f"'{param}' has {count} items; at most {most} are allowed.", param=param, code="invalid_value"
+        )
 
 
 def _item(value: Any, param: str) -> Item:

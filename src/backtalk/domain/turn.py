@@ -66,6 +66,8 @@ class TurnRequest(msgspec.Struct, kw_only=True):
     truncation: str = "disabled"
     user: str | None = None
     request_id: str | None = None
+    generate: bool = True
+    """False: the model is not asked; the response holds the input, to be gone on from."""
 
 
 class ContextSource(Protocol):

@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, File, Form, Path, Query, UploadFile
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, MalformedRangeHeader, RangeNotSatisfiable, Response
 
-from backtalk.core.errors import InvalidRequest, NotFound
+from backtalk.core.errors import BadRange, InvalidRequest, NotFound
 from backtalk.domain.caller import Caller
 from backtalk.files.answers import FileList, FileObject
 from backtalk.files.service import Files
@@ -29,6 +29,22 @@ _BYTES = {
     "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
 }
 _SAFE = {"content-security-policy": "sandbox", "x-content-type-options": "nosniff"}
+
+
+class _Download(FileResponse):
+    """Starlette's file, whose answers to a bad `Range` are not of our shape."""
+
+    @classmethod
+    def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
+        try:
+            return super()._parse_range_header(http_range, file_size)
+        except MalformedRangeHeader:
+            return []  # RFC 9110: it is ignored
+        except RangeNotSatisfiable:
+            raise BadRange(
+                f"The file has {file_size} bytes: the range is not within them.",
+                headers={"content-range": f"bytes */{file_size}"},
+            ) from None
 
 
 def routes(files: Files) -> APIRouter:
@@ -105,7 +121,7 @@ def routes(files: Files) -> APIRouter:
         path = files.path(who.project, file_id)
         if not path.is_file():  # deleted a moment ago
             raise NotFound(f"No such File object: {file_id}", param="id")
-        return FileResponse(path, filename=record.filename, media_type="application/octet-stream", headers=_SAFE)
+        return _Download(path, filename=record.filename, media_type="application/octet-stream", headers=_SAFE)
 
     return api
 

@@ -12,6 +12,9 @@ from backtalk.core.errors import InvalidRequest
 from backtalk.http.openapi import errors
 
 MAX_DEPTH = 64
+MAX_FILES = 20
+"""Files of one multipart body."""
+_MAX_FIELDS = 100
 
 
 class _Request(Request):
@@ -55,7 +58,12 @@ def _refuse_unknown(names: set[str]) -> None:
 
 def router(**options: Any) -> APIRouter:
     """A router whose routes read JSON our way, and say what every one of them may answer."""
-    return APIRouter(route_class=_Route, responses=errors(400, 401, "default"), **options)
+    return APIRouter(
+        route_class=_Route,
+        responses=errors(400, 401, "default"),
+        form_limits={"max_files": MAX_FILES, "max_fields": _MAX_FIELDS},
+        **options,
+    )
 
 
 def decode(body: bytes) -> Any:

@@ -14,6 +14,8 @@ _SIMPLE = 3
 """From this depth on only what is required, and the plainest option: schemas may refer to themselves."""
 _MOST = 10_000
 """Characters or entries at most, whatever a schema's bounds demand."""
+_STEPS = 50_000
+"""Subschemas looked at before giving up: nested lists and references multiply."""
 _FORMATS = {
     "date-time": "2026-01-01T00:00:00Z",
     "date": "2026-01-01",
@@ -36,6 +38,8 @@ def fill(schema: Schema | None, guess: Guess = lambda name, schema: None) -> Any
     """
     try:
         return _Filler(schema or {"type": "object"}, guess).value(schema or {"type": "object"}, "", 0)
+    except RecursionError:
+        raise InvalidRequest("The JSON schema refers to itself without end.", code="invalid_value") from None
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise InvalidRequest(f"The JSON schema cannot be understood: {error}.", code="invalid_value") from error
 
@@ -44,6 +48,7 @@ class _Filler:
     def __init__(self, root: Schema, guess: Guess) -> None:
         self._root = root
         self._guess = guess
+        self._steps = _STEPS
 
     def value(self, schema: Any, name: str, depth: int) -> Any:
         schema = self._resolved(schema)
@@ -74,6 +79,9 @@ class _Filler:
 
     def _resolved(self, schema: Any) -> Schema:
         """Follows a local `$ref` and merges `allOf`. `true` and what is no schema allow anything."""
+        self._steps -= 1
+        if self._steps < 0:
+            raise ValueError("it demands too large a value")
         for _ in range(_DEPTH):
             if isinstance(schema, dict) and "$ref" in schema:
                 schema = self._lookup(schema["$ref"])

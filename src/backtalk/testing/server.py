@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import uvicorn
 
+from backtalk.http.protocol import Protocol
+
 if TYPE_CHECKING:
     import openai
     from starlette.types import ASGIApp
@@ -163,7 +165,7 @@ def _is_setting(name: str) -> bool:
 def serve(app: "ASGIApp", *, timeout: float = 30.0) -> Iterator[str]:
     """Runs an ASGI application under uvicorn in a thread, its lifespan included; yields the URL it listens at."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    config = uvicorn.Config(app, http=Protocol, log_config=None, access_log=False, timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
 
     def run() -> None:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field, WithJsonSchema
 
 from backtalk.core.errors import InvalidRequest
 from backtalk.domain.caller import Caller
-from backtalk.domain.intake import take_function, take_items, take_metadata
+from backtalk.domain.intake import check_count, take_function, take_items, take_metadata, take_tools
 from backtalk.domain.items import Item
 from backtalk.domain.turn import TurnRequest
 
@@ -117,9 +117,11 @@ def take_messages(value: Any) -> list[Item]:
         )
     if not value:
         raise InvalidRequest("'messages' is empty: send at least one.", param="messages", code="invalid_value")
+    check_count(len(value), "messages")
     items: list[Item] = []
     for i, message in enumerate(value):
         items += _message(message, f"messages[{i}]")
+        check_count(len(items), "messages")
     return items
 
 
@@ -216,11 +218,7 @@ def _tool_message(message: dict[str, Any], param: str) -> Item:
 
 
 def _tools(value: Any) -> list[dict[str, Any]]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise InvalidRequest("Invalid type for 'tools': expected an array.", param="tools", code="invalid_type")
-    return [_tool(tool, f"tools[{i}]") for i, tool in enumerate(value)]
+    return [_tool(tool, f"tools[{i}]") for i, tool in enumerate(take_tools(value))]
 
 
 def _tool(tool: Any, param: str) -> dict[str, Any]:

@@ -3,15 +3,12 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-from pydantic import ValidationError
-
-from backtalk.core.errors import BacktalkError, InvalidRequest
+from backtalk.core.errors import BacktalkError
 from backtalk.domain.caller import Caller
 from backtalk.domain.events import Ended
 from backtalk.turn import responses_wire
 from backtalk.turn.render import objects
 from backtalk.turn.response import State, assemble
-from backtalk.turn.responses_wire import CreateResponse
 from backtalk.turn.runner import Run
 from backtalk.turn.service import Turns
 
@@ -56,10 +53,5 @@ async def stream(turns: Turns, caller: Caller, body: dict[str, Any]) -> AsyncIte
 
 
 async def _open(turns: Turns, caller: Caller, body: dict[str, Any]) -> Run:
-    try:
-        checked = CreateResponse.model_validate(body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        param = ".".join(map(str, first["loc"]))
-        raise InvalidRequest(f"Invalid value for '{param}': {first['msg']}.", param=param) from None
+    checked = responses_wire.read(body)
     return await turns.open(responses_wire.to_turn(checked, caller, None))

@@ -6,12 +6,13 @@ one mistake gives one error with its exact parameter.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import BaseModel, Field, ValidationError, WithJsonSchema
 
 from backtalk.core.errors import InvalidRequest
 from backtalk.domain.caller import Caller
-from backtalk.domain.intake import take_function, take_input, take_metadata
+from backtalk.domain.intake import take_function, take_input, take_metadata, take_tools
 from backtalk.domain.turn import TurnRequest
+from backtalk.http.errors import from_validation
 
 _ANY_OBJECT = {"type": "object", "additionalProperties": True}
 _INPUT = {"anyOf": [{"type": "string"}, {"type": "array", "items": _ANY_OBJECT}]}
@@ -63,6 +64,14 @@ class CreateResponse(BaseModel):
         "extra": "allow",
         "json_schema_extra": {"examples": [{"input": "Who won Super Bowl 50?"}]},
     }
+
+
+def read(body: dict[str, Any]) -> CreateResponse:
+    """A body that did not come through a route, checked as one that did. Raises InvalidRequest."""
+    try:
+        return CreateResponse.model_validate(body)
+    except ValidationError as error:
+        raise from_validation([{**first, "loc": ("body", *first["loc"])} for first in error.errors()]) from None
 
 
 def to_turn(body: CreateResponse, caller: Caller, request_id: str | None) -> TurnRequest:
@@ -185,13 +194,7 @@ _HOSTED = {
 
 def _tools(value: Any) -> list[dict[str, Any]]:
     """The tools with defaults filled in. Hosted ones that this server has not are echoed and not offered."""
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise _wrong_type("tools", "an array")
-    if len(value) > 128:
-        raise _refuse("tools", "At most 128 tools are allowed.")
-    return [_tool(tool, f"tools[{i}]") for i, tool in enumerate(value)]
+    return [_tool(tool, f"tools[{i}]") for i, tool in enumerate(take_tools(value))]
 
 
 def _tool(tool: Any, param: str) -> dict[str, Any]:

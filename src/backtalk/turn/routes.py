@@ -3,7 +3,7 @@
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Path, Query, Request
+from fastapi import APIRouter, Body, Depends, Path, Query, Request, WebSocket
 from fastapi.openapi.models import Example
 from starlette.responses import Response
 
@@ -25,6 +25,7 @@ from backtalk.turn.response import State, assemble, present
 from backtalk.turn.responses_wire import CreateResponse
 from backtalk.turn.runner import SERVER_RESTARTED, Run
 from backtalk.turn.service import Turns
+from backtalk.turn.socket import ResponsesSocket, SocketLimits
 
 CallerIs = Annotated[Caller, Depends(caller)]
 ResponseId = Annotated[str, Path(description="A response's id, `resp_…`.")]
@@ -64,9 +65,10 @@ _CHAT_EXAMPLES: dict[str, Example] = {
 }
 
 
-def routes(turns: Turns) -> APIRouter:
+def routes(turns: Turns, sockets: SocketLimits) -> APIRouter:
     """Both wires over one service."""
     api = router()
+    _add_socket(api, turns, sockets)
     _add_responses(api, turns)
     _add_stored(api, turns)
     _add_chat(api, turns)
@@ -89,6 +91,8 @@ def _add_responses(api: APIRouter, turns: Turns) -> None:
 
         It is stored unless `store` is false: go on from it with `previous_response_id`. With `background: true` the
         answer comes at once, as `queued`, and the work goes on whoever is connected.
+
+        The same URL is a WebSocket: send this body as `{"type": "response.create", …}`, and the events come as frames.
         """
         include = body.include or ()
         run = await turns.open(responses_wire.to_turn(body, caller, _request_id(request)))
@@ -130,6 +134,12 @@ def _add_responses(api: APIRouter, turns: Turns) -> None:
         after = -1 if starting_after is None else starting_after
         head, events, final = await turns.resume(caller, response_id, after)
         return EventStream(event_stream(events, head, final, after=after, include=wanted))
+
+
+def _add_socket(api: APIRouter, turns: Turns, limits: SocketLimits) -> None:
+    @api.websocket("/v1/responses")
+    async def talk(socket: WebSocket) -> None:
+        await ResponsesSocket(socket, turns, socket.scope["state"]["caller"], limits).serve()
 
 
 def _add_stored(api: APIRouter, turns: Turns) -> None:

@@ -111,6 +111,7 @@ class Runner:
         self._file_search = FileSearch(search, limits.tool_timeout)
         self._limits = limits
         self._runs: dict[str, Run] = {}
+        self._opening = 0
         self._recovering: asyncio.Task[None] | None = None
         self._stopping = False
         self.sources = list(sources)
@@ -135,8 +136,15 @@ class Runner:
 
     async def open(self, request: TurnRequest) -> Run:
         """Starts a run; when this returns, its first events are in the log. Raises for what a client did wrong."""
-        if len(self._runs) >= self._limits.runs:
+        if len(self._runs) + self._opening >= self._limits.runs:
             raise Overloaded("Too many responses are in progress here; try again in a moment.")
+        self._opening += 1
+        try:
+            return await self._open(request)
+        finally:
+            self._opening -= 1
+
+    async def _open(self, request: TurnRequest) -> Run:
         model, model_name, model_id = await self._resolve(request.model)
         history = await self._history(request)
         request.input = [with_id(item) for item in await self._dereference(request)]
@@ -265,6 +273,8 @@ class Runner:
     async def _work(self, run: Run, prompt: Prompt) -> None:
         if run.state.status == "queued":
             await self._begin_background(run)
+        if not run.request.generate:
+            return
         for _ in range(self._limits.tool_rounds):
             said = len(run.output.items)
             await self._ask_model(run, prompt)
