@@ -34,6 +34,7 @@ REQUIREMENTS = {
     "R11": "text.format json_schema gives text that parses and fits the schema",
     "R12": "input_items lists the input, newest first by default, with cursors",
     "R13": "A deleted response is gone: 404 for it and for what continues it",
+    "R24": "input_tokens counts a body's prompt, with what comes before it, and stores nothing",
     "R14": "Item references point at stored items",
     "R15": "file_search shows its item, searches, and cites files by file_citation annotations",
     "R16": "Search results are sent only when include asks for them",

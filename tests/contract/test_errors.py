@@ -104,6 +104,17 @@ SEARCH: dict[str, Any] = {"type": "file_search_call", "queries": ["a"], "status"
         ("/responses", {"input": [{**SEARCH, "results": [None]}]}, "input[0].results[0]"),
         ("/responses", {"input": [{**SEARCH, "results": [{"text": 5}]}]}, "input[0].results[0].text"),
         ("/responses", {"input": [{"type": "mcp_call", "name": 5}]}, "input[0].name"),
+        *[
+            ("/responses", {"input": [{"role": "user", "content": [part]}]}, f"input[0].content[0].{field}")
+            for part, field in [
+                ({"type": "input_audio"}, "input_audio"),
+                ({"type": "input_audio", "input_audio": "x"}, "input_audio"),
+                ({"type": "input_audio", "input_audio": {"data": "x"}}, "input_audio.format"),
+                ({"type": "input_image", "image_url": 5}, "image_url"),
+                ({"type": "input_image", "image_url": {"url": "x"}}, "image_url"),
+                ({"type": "input_file", "file_data": ["x"]}, "file_data"),
+            ]
+        ],
         ("/conversations", {"items": [{"type": "reasoning", "content": {"a": 1}}]}, "items[0].content"),
         ("/responses", {"input": "x", "tools": [{"type": "mcp", "name": [1]}]}, "tools[0].name"),
         (

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from openai.types.responses import Response
@@ -290,3 +291,21 @@ def test_metadata_is_echoed_and_bounded(sdk: openai.OpenAI) -> None:
         with pytest.raises(openai.BadRequestError) as caught:
             sdk.responses.create(input="Hello", metadata=metadata)  # type: ignore[arg-type]
         assert (caught.value.param or "").startswith("metadata")
+
+
+@pytest.mark.wire("R24")
+def test_the_tokens_of_an_input_are_counted_before_they_are_spent(sdk: openai.OpenAI, http: httpx2.Client) -> None:
+    def count(**fields: Any) -> int:
+        answer = sdk.responses.input_tokens.count(model="scripted", **fields)
+        assert answer.object == "response.input_tokens"
+        return answer.input_tokens
+
+    short, long = count(input="one"), count(input="one two three four five six seven eight")
+    assert 0 < short < long
+    assert count(input="one", instructions="Be kind and brief in all that you say.") > short
+    function: Any = {"type": "function", "name": "weather", "parameters": {"type": "object"}, "strict": False}
+    assert count(input="one", tools=[function]) > short
+    before = sdk.responses.create(model="scripted", input="[[tokens:50]] Something long.")
+    assert count(input="one", previous_response_id=before.id) > short + 50
+    for body, status in [({"input": "x", "model": "nobody"}, 404), ({"previous_response_id": "resp_0", "input": "x"}, 400), ({}, 400)]:  # fmt: skip
+        assert http.post("/responses/input_tokens", json=body).status_code == status

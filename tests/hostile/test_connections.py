@@ -13,7 +13,7 @@ from shape import KEYS
 
 from backtalk import Backtalk, Settings
 from backtalk.http import protocol
-from backtalk.testing import serve
+from backtalk.testing import Server, serve
 
 HEAD = b"GET /v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\n"
 POST = b"POST /v1/responses HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
@@ -80,6 +80,12 @@ async def test_what_has_no_end_is_cut_off(server: str, name: str) -> None:
     if answer:
         assert answer[0] in (400, 431)
         assert json.loads(answer[1])["error"].keys() == KEYS
+
+
+@pytest.mark.parametrize("args", [[], ["--workers", "2"]])
+async def test_backtalk_serve_bounds_heads_too(tmp_path: Path, args: list[str]) -> None:
+    with Server(tmp_path, args=args) as started:
+        await test_headers_that_come_in_pieces_add_up(started.url)
 
 
 async def test_headers_that_come_in_pieces_add_up(server: str) -> None:

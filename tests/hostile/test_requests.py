@@ -18,6 +18,12 @@ QUERIES = [
     "after=x", "after=%00", "after=" + "a" * 5000, "after=file-1", "after=%ff", "order=x", "order=DESC;--", "order=",
     "starting_after=1", "stream=maybe", "stream=true&starting_after=-2", f"stream=true&starting_after={2**63}", "include=x&include[]=%00",
 ]  # fmt: skip
+KINDS = {
+    "response_id": "/v1/responses/",
+    "conversation_id": "/v1/conversations/",
+    "file_id": "/v1/files/",
+    "store_id": "/v1/vector_stores/",
+}
 FTS = [
     '"', '""', "a AND", "NOT", "NEAR(", "a*b", "-a", "^", "col:x", "{a b}:c", "(((", "*", "a OR OR b", "\x00", "'", "--", "/*",
     "\u202e", "😀" * 500, "x" * 20_000, " ", "\ufffe", "a" + "\u0301" * 1000, "%", "_", "\\",
@@ -62,8 +68,7 @@ def test_an_id_that_is_none(http: httpx2.Client, evil: str) -> None:
 
 
 def test_an_id_of_another_kind_is_as_unknown_as_any(http: httpx2.Client, ids: dict[str, str]) -> None:
-    kinds = {"response_id": "/v1/responses/", "conversation_id": "/v1/conversations/", "file_id": "/v1/files/", "store_id": "/v1/vector_stores/"}  # fmt: skip
-    for kind, path in kinds.items():
+    for kind, path in KINDS.items():
         for other, value in ids.items():
             if other != kind:
                 answer = http.get(f"{path}{value}")
@@ -99,6 +104,9 @@ def test_odd_text_in_addresses_and_questions_on_each_database(on_each: str) -> N
             test_a_list_that_is_asked_for_badly(http, ids, query)
         for query in FTS:
             test_a_question_is_text_and_never_syntax(http, ids, query)
+        for kind, path in KINDS.items():  # collations that do not tell A from a would find it
+            assert http.get(path + ids[kind]).status_code == 200
+            assert http.get(path + ids[kind][:10] + ids[kind][10:].upper()).status_code == 404
 
 
 def test_every_path_with_every_method(http: httpx2.Client, ids: dict[str, str]) -> None:

@@ -187,6 +187,7 @@ def test_everything_runs_as_it_is_shown_and_answers_as_it_says(document: Documen
         call(name)
 
     call("createChatCompletion")
+    call("countResponseInputTokens")
     call("createResponse", "response_id")
     for name in ("retrieveResponse", "listResponseInputItems", "retrieveResponseContext", "cancelResponse"):
         call(name)

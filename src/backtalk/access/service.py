@@ -143,5 +143,8 @@ def _is_in_force(key: ApiKey) -> bool:
 
 
 def _check_text(value: str, param: str, *, most: int, least: int = 0) -> None:
-    if not least <= len(value) <= most or not value.isprintable():
-        raise InvalidRequest(f"Invalid {param}: {least} to {most} printable characters.", param=param)
+    """MariaDB and MySQL compare without the spaces at the end: 'ada ' must not be another project than 'ada' here."""
+    if not least <= len(value) <= most or not value.isprintable() or value != value.strip():
+        raise InvalidRequest(
+            f"Invalid {param}: {least} to {most} printable characters, without spaces at the ends.", param=param
+        )

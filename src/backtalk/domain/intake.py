@@ -137,10 +137,27 @@ def _part(value: Any, param: str) -> Part:
             return {**value, **output_text(text, _list_or_none(value, "annotations", param))}
         return value
     if kind in _OTHER_PARTS:
-        return {"detail": "auto", **value} if kind == "input_image" else value
+        return _other_part(value, kind, param)
     raise InvalidRequest(
         f"Invalid value for '{param}.type': '{kind[:80]}'.", param=f"{param}.type", code="invalid_value"
     )
+
+
+def _other_part(value: dict[str, Any], kind: str, param: str) -> Part:
+    """A part that is no text. What it holds is the model's to understand, but it has to hold something."""
+    if kind == "input_audio":
+        audio = value.get("input_audio")
+        if not isinstance(audio, dict):
+            raise (
+                _missing(f"{param}.input_audio")
+                if audio is None
+                else _wrong_type(f"{param}.input_audio", "an object", audio)
+            )
+        for field in ("data", "format"):
+            _string(audio, field, f"{param}.input_audio")
+    for field in ("image_url", "file_id", "file_url", "file_data", "filename", "detail"):
+        _string_or_none(value, field, param)
+    return {"detail": "auto", **value} if kind == "input_image" else value
 
 
 def _function_call(value: dict[str, Any], param: str) -> Item:

@@ -1,10 +1,16 @@
 """`/v1/files`, as OpenAI's SDKs call it."""
 
-from typing import Annotated, Any, Literal
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, BinaryIO, Literal, cast
 
 import msgspec
+from anyio import AsyncFile, wrap_file
 from fastapi import APIRouter, Depends, File, Form, Path, Query, UploadFile
 from starlette.responses import FileResponse, MalformedRangeHeader, RangeNotSatisfiable, Response
+from starlette.types import Receive, Scope, Send
 
 from backtalk.core.errors import BadRange, InvalidRequest, NotFound
 from backtalk.domain.caller import Caller
@@ -32,7 +38,26 @@ _SAFE = {"content-security-policy": "sandbox", "x-content-type-options": "nosnif
 
 
 class _Download(FileResponse):
-    """Starlette's file, whose answers to a bad `Range` are not of our shape."""
+    """Starlette's file, with two differences.
+
+    It is open before the head is sent, so that whoever deletes it meanwhile cuts nothing off; and its answers to a bad
+    `Range` are of our shape.
+    """
+
+    def __init__(self, file: BinaryIO, filename: str) -> None:
+        self._file = file
+        stat = os.fstat(file.fileno())
+        super().__init__(
+            file.name, filename=filename, media_type="application/octet-stream", headers=_SAFE, stat_result=stat
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._file:
+            await super().__call__(scope, receive, send)
+
+    @asynccontextmanager
+    async def _open_file(self) -> AsyncIterator[AsyncFile[bytes]]:
+        yield wrap_file(self._file)
 
     @classmethod
     def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
@@ -118,10 +143,11 @@ def routes(files: Files) -> APIRouter:
     )
     async def content(who: Who, file_id: FileId) -> Response:
         record = await files.get(who.project, file_id)
-        path = files.path(who.project, file_id)
-        if not path.is_file():  # deleted a moment ago
-            raise NotFound(f"No such File object: {file_id}", param="id")
-        return _Download(path, filename=record.filename, media_type="application/octet-stream", headers=_SAFE)
+        try:
+            file = await asyncio.to_thread(files.path(who.project, file_id).open, "rb")
+        except FileNotFoundError:  # deleted a moment ago
+            raise NotFound(f"No such File object: {file_id}", param="id") from None
+        return _Download(cast(BinaryIO, file), record.filename)
 
     return api
 

@@ -35,6 +35,7 @@ class _Route(APIRoute):
         fields = self._body_fields()
 
         async def handle(request: Request) -> Response:
+            _refuse_nul(request)
             ours = _Request(request.scope, request.receive)
             if request.scope.get("state", {}).get("strict"):
                 ours.known = fields
@@ -49,6 +50,12 @@ class _Route(APIRoute):
                 if hasattr(model, "model_fields"):
                     return frozenset(model.model_fields)
         return None
+
+
+def _refuse_nul(request: Request) -> None:
+    """Of ids and cursors with a NUL one database says that they are unknown, another that they are no text."""
+    if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
+        raise InvalidRequest("The address contains a NUL character.", code="invalid_value")
 
 
 def _refuse_unknown(names: set[str]) -> None:

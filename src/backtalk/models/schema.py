@@ -109,6 +109,8 @@ class _Filler:
     def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
         properties = schema.get("properties") or {}
         required = schema.get("required") or []
+        if not all(isinstance(name, str) for name in required):
+            raise TypeError("'required' is no list of names")
         names = required if depth >= _SIMPLE else [*properties, *(n for n in required if n not in properties)]
         return {name: self.value(properties.get(name, True), name, depth + 1) for name in names if depth < _DEPTH}
 

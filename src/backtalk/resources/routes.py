@@ -19,6 +19,8 @@ from backtalk.resources.service import MOST_BYTES, Resources, check_value
 from backtalk.resources.wire import Detail, Shape, ValidationError
 
 Who = Annotated[Caller, Depends(caller)]
+_MOST_ERRORS = 100
+"""Told of one body: a megabyte of wrong entries would be answered with 50, after half a minute of work."""
 
 
 def routes(
@@ -103,9 +105,9 @@ class _Route(APIRoute):
                     raise
                 return _refused(error.__cause__)
             except RequestValidationError as error:
-                if not isinstance(error.body, bytes):
-                    raise
-                return _refused(UnsupportedMedia("Send JSON, with the header content-type: application/json."))
+                if isinstance(error.body, bytes):
+                    return _refused(UnsupportedMedia("Send JSON, with the header content-type: application/json."))
+                raise RequestValidationError(error.errors()[:_MOST_ERRORS], body=error.body) from None
 
         return handle
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, Field, StrictInt, StrictStr, model_validator
+from pydantic import BaseModel, BeforeValidator, FailFast, Field, StrictInt, StrictStr, model_validator
 
 Query: TypeAlias = StrictStr | list[StrictStr]
 Name = Annotated[StrictStr, Field(max_length=256, description="The store's name.")]
@@ -99,7 +99,7 @@ class RankingOptions(BaseModel, extra="allow"):
 class Search(BaseModel, json_schema_extra={"examples": [{"query": "How many days of paid leave?"}]}):
     """What to look for, and where."""
 
-    query: Annotated[list[StrictStr], _ALONE, Field(description="What to look for; several are merged.")]
+    query: Annotated[list[StrictStr], FailFast(), _ALONE, Field(description="What to look for; several are merged.")]
     max_num_results: Annotated[StrictInt, Field(ge=1, le=50)] = 10
     filters: Any = Field(default=None, description="A comparison of an attribute, or `and`/`or` of filters.")
     ranking_options: RankingOptions | None = None

@@ -41,6 +41,13 @@ class ResponseObject(Struct):
     metadata: dict[str, str]
 
 
+class InputTokens(Struct):
+    """The tokens that a prompt would have."""
+
+    object: Literal["response.input_tokens"]
+    input_tokens: int
+
+
 class ContextReceipt(Struct):
     """What a prompt was made of: items and pieces with their cost in estimated tokens, searches, and what was cut."""
 
@@ -89,7 +96,7 @@ class ChatCompletion(Struct):
     usage: ChatUsage
 
 
-ANSWERS = (ResponseObject, ContextReceipt, ChatCompletion)
+ANSWERS = (ResponseObject, InputTokens, ContextReceipt, ChatCompletion)
 
 RESPONSE_STREAM = """\
 event: response.created

@@ -17,7 +17,14 @@ from backtalk.http.paging import After, Cursor, Limit20, Order, page
 from backtalk.http.route import JSON, router
 from backtalk.http.sse import EventStream, is_left
 from backtalk.turn import chat_wire, responses_wire
-from backtalk.turn.answers import CHAT_STREAM, RESPONSE_STREAM, ChatCompletion, ContextReceipt, ResponseObject
+from backtalk.turn.answers import (
+    CHAT_STREAM,
+    RESPONSE_STREAM,
+    ChatCompletion,
+    ContextReceipt,
+    InputTokens,
+    ResponseObject,
+)
 from backtalk.turn.chat_render import chunk_stream, completion
 from backtalk.turn.chat_wire import CreateChatCompletion
 from backtalk.turn.render import event_stream
@@ -104,6 +111,21 @@ def _add_responses(api: APIRouter, turns: Turns) -> None:
             return JSON(assemble(run.head, State(status="queued"), include))
         await _ended(request, turns, run)
         return JSON(assemble(run.head, run.state, include))
+
+    @api.post(
+        "/v1/responses/input_tokens",
+        operation_id="countResponseInputTokens",
+        tags=["Responses"],
+        summary="Count the tokens of a response's input",
+        response_model=None,
+        responses=answers(InputTokens, 404),
+    )
+    async def input_tokens(
+        caller: CallerIs, body: Annotated[CreateResponse, Body(openapi_examples=_RESPONSE_EXAMPLES)]
+    ) -> Response:
+        """What the prompt of this body would cost, with what comes before it: this server's estimate, without asking the model."""
+        count = await turns.runner.count_input(responses_wire.to_turn(body, caller, None))
+        return JSON({"object": "response.input_tokens", "input_tokens": count})
 
     @api.get(
         "/v1/responses/{response_id}",

@@ -23,7 +23,7 @@ from backtalk.events import Fenced, Log, Tail, Writer, batches, ephemeral
 from backtalk.events.log import Dead, EphemeralWriter
 from backtalk.storage import Connection, Storage
 from backtalk.turn import store
-from backtalk.turn.budget import fit, tokens_of
+from backtalk.turn.budget import Fitted, fit, tokens_of
 from backtalk.turn.context import gather, receipt, with_pieces
 from backtalk.turn.output import Output
 from backtalk.turn.response import State, error_object, usage_object
@@ -146,9 +146,7 @@ class Runner:
 
     async def _open(self, request: TurnRequest) -> Run:
         model, model_name, model_id = await self._resolve(request.model)
-        history = await self._history(request)
-        request.input = [with_id(item) for item in await self._dereference(request)]
-        _check_calls([*history.items, *request.input])
+        history = await self._settle_input(request)
         request.head |= {"id": request.head.get("id") or new_id("resp"), "created_at": now(), "model": model_id}
         run = Run(request, request.head, model, model_name)
         prompt = await self._prompt(run, history)
@@ -156,6 +154,20 @@ class Runner:
         self._runs[run.id] = run
         run.task = asyncio.create_task(self._drive(run, prompt))
         return run
+
+    async def count_input(self, request: TurnRequest) -> int:
+        """The tokens that a turn's prompt would have, as we estimate them. Raises as `open` does."""
+        await self._resolve(request.model)
+        fitted = await self._fit(request, await self._settle_input(request))
+        tools = "".join(msgspec.json.encode(tool).decode() for tool in request.tools)
+        return fitted.tokens + estimate_tokens(tools)
+
+    async def _settle_input(self, request: TurnRequest) -> History:
+        """Gives the input its ids and what it refers to; returns what comes before it."""
+        history = await self._history(request)
+        request.input = [with_id(item) for item in await self._dereference(request)]
+        _check_calls([*history.items, *request.input])
+        return history
 
     async def _history(self, request: TurnRequest) -> History:
         project = request.caller.project
@@ -193,18 +205,20 @@ class Runner:
                 raise InvalidRequest(f"Item with id '{item['id'][:128]}' not found.", param=f"input[{i}].id")
         return [known[item["id"]] if item["type"] == "item_reference" else item for item in request.input]
 
-    async def _prompt(self, run: Run, history: History) -> Prompt:
-        request, limits = run.request, self._limits
-        pieces = await gather(self.sources, request, limits.source_timeout)
-        fitted = fit(
+    async def _fit(self, request: TurnRequest, history: History) -> Fitted:
+        return fit(
             history.items,
             request.input,
-            pieces,
+            await gather(self.sources, request, self._limits.source_timeout),
             instructions=request.instructions,
-            limit=limits.context_tokens,
+            limit=self._limits.context_tokens,
             truncate=request.truncation == "auto",
         )
-        run.receipt = receipt(run.id, fitted, request.input, limits.context_tokens)
+
+    async def _prompt(self, run: Run, history: History) -> Prompt:
+        request = run.request
+        fitted = await self._fit(request, history)
+        run.receipt = receipt(run.id, fitted, request.input, self._limits.context_tokens)
         return Prompt(
             model=run.model_name,
             items=with_pieces(fitted.items, fitted.pieces),
