@@ -12,7 +12,7 @@ import httpx2
 from places import bodies, changed
 from shape import assert_clean, things
 
-ROUNDS = int(os.environ.get("ROUNDS", "2"))
+ROUNDS = int(os.environ.get("ROUNDS", "1"))
 
 
 def test_every_place_of_every_body(on_each: str) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, BinaryIO, Literal, cast
+from typing import IO, Annotated, Any, Literal
 
 import msgspec
 from anyio import AsyncFile, wrap_file
@@ -44,7 +44,7 @@ class _Download(FileResponse):
     `Range` are of our shape.
     """
 
-    def __init__(self, file: BinaryIO, filename: str) -> None:
+    def __init__(self, file: IO[bytes], filename: str) -> None:
         self._file = file
         stat = os.fstat(file.fileno())
         super().__init__(
@@ -147,7 +147,7 @@ def routes(files: Files) -> APIRouter:
             file = await asyncio.to_thread(files.path(who.project, file_id).open, "rb")
         except FileNotFoundError:  # deleted a moment ago
             raise NotFound(f"No such File object: {file_id}", param="id") from None
-        return _Download(cast(BinaryIO, file), record.filename)
+        return _Download(file, record.filename)
 
     return api
 

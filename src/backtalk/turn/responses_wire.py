@@ -6,7 +6,7 @@ one mistake gives one error with its exact parameter.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, FailFast, Field, ValidationError, WithJsonSchema
+from pydantic import BaseModel, Field, ValidationError, WithJsonSchema
 
 from backtalk.core.errors import InvalidRequest
 from backtalk.domain.caller import Caller
@@ -37,8 +37,8 @@ class CreateResponse(BaseModel):
     stream: bool | None = Field(default=None, description="Server-sent events instead of one JSON answer.")
     stream_options: dict[str, Any] | None = None
     background: bool | None = Field(default=None, description="Answer at once and go on working, whoever is connected.")
-    include: Annotated[list[str], FailFast()] | None = Field(
-        default=None, description="More to send: `file_search_call.results`."
+    include: list[str] | None = Field(
+        default=None, fail_fast=True, description="More to send: `file_search_call.results`."
     )
     tools: Annotated[Any, WithJsonSchema(_TOOLS)] = Field(
         default=None, description="Functions of the client's, and `file_search` over vector stores."
