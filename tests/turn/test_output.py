@@ -112,7 +112,7 @@ def test_a_talk_cut_anywhere_is_ended_by_the_grammar() -> None:
     whole, _ = talk()
     for cut in range(2, len(whole) + 1):
         output = Output.replay(whole[:cut])
-        events = whole[:cut] + output.close_after_crash()
+        events = whole[:cut] + output.close("incomplete")
         state = State(status="failed", output=output.items, error={"code": "server_error", "message": "cut"})
         events += output.end(TERMINAL["failed"])
         check_grammar(wire(events, state))

@@ -2,6 +2,7 @@
 
 BacktalkError                 500  server_error
 ├── InvalidRequest            400  invalid_request_error
+│   └── FormatRefused              a model server takes no `text.format`; asked for in words instead
 ├── Unauthorized              401  code invalid_api_key
 ├── Forbidden                 403
 ├── NotFound                  404
@@ -52,6 +53,10 @@ class BacktalkError(Exception):
 class InvalidRequest(BacktalkError):
     status = 400
     type = "invalid_request_error"
+
+
+class FormatRefused(InvalidRequest):
+    """A model server does not know the format that it was asked to answer in."""
 
 
 class Unauthorized(BacktalkError):

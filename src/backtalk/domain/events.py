@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from backtalk.domain.items import Item, Part
+from backtalk.domain.items import CLIENT_CALLS, Item, Part
 
 
 class _Event(msgspec.Struct, array_like=True, tag_field="tag"):
@@ -41,13 +41,18 @@ class PartAdded(_Event, tag="P"):
 
 
 class Deltas(_Event, tag="D"):
-    """Text of one kind (`output_text`, `refusal`, `reasoning_text`, `function_call_arguments`), a string for each event."""
+    """Text of one kind, a string for each event.
+
+    Kinds: `output_text`, `refusal`, `reasoning_text`, `reasoning_summary_text`, `function_call_arguments`,
+    `custom_tool_call_input`. `logprobs`, where they were asked for, are a list of tokens for each string.
+    """
 
     kind: str
     index: int
     item_id: str
     part_index: int
     deltas: list[str]
+    logprobs: list[list[dict[str, Any]]] | None = None
 
     @property
     def span(self) -> int:
@@ -63,7 +68,7 @@ class AnnotationAdded(_Event, tag="N"):
 
 
 class PartDone(_Event, tag="Q"):
-    """Two events: `.done` of the text, `content_part.done`."""
+    """Two events: `.done` of the text, `content_part.done` (a summary's: `reasoning_summary_part.done`)."""
 
     index: int
     item_id: str
@@ -76,14 +81,14 @@ class PartDone(_Event, tag="Q"):
 
 
 class ItemDone(_Event, tag="Z"):
-    """`output_item.done`; before a function call's, `function_call_arguments.done`."""
+    """`output_item.done`; before that of a client's call, `function_call_arguments.done` or its like."""
 
     index: int
     item: Item
 
     @property
     def span(self) -> int:
-        return 2 if self.item.get("type") == "function_call" else 1
+        return 2 if self.item.get("type") in CLIENT_CALLS else 1
 
 
 class Progress(_Event, tag="O"):

@@ -4,11 +4,11 @@ Written by hand rather than as a union of models: a request of twenty messages i
 mistake is reported once, with the exact parameter.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from backtalk.core.errors import InvalidRequest
-from backtalk.domain.items import Item, Part, output_text
+from backtalk.domain.items import INCLUDABLE, Item, Part, output_text
 
 MAX_ITEMS = 2048
 MAX_TOOLS = 128
@@ -75,6 +75,18 @@ def take_tools(value: Any, param: str = "tools") -> list[Any]:
         raise _wrong_type(param, "an array", value)
     check_count(len(value), param, MAX_TOOLS)
     return value
+
+
+def take_include(values: Sequence[str] | None, param: str = "include") -> list[str]:
+    """What a request wants to be told besides. Raises InvalidRequest for what nobody can be told."""
+    for i, value in enumerate(values or ()):
+        if value not in INCLUDABLE:
+            raise InvalidRequest(
+                f"Invalid value for '{param}[{i}]': '{value[:80]}'. Supported values: {', '.join(INCLUDABLE)}.",
+                param=f"{param}[{i}]",
+                code="invalid_value",
+            )
+    return [*(values or ())]
 
 
 def check_count(count: int, param: str, most: int = MAX_ITEMS) -> None:

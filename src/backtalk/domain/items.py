@@ -5,6 +5,7 @@ An item is a JSON object of the Responses vocabulary, always with `id` and `type
 model sends comes back unchanged, also what this version does not know.
 """
 
+from collections.abc import Collection
 from typing import Any, TypeAlias
 
 Item: TypeAlias = dict[str, Any]
@@ -24,6 +25,32 @@ ID_PREFIXES = {
     "custom_tool_call": "ctc",
     "compaction": "cmp",
 }
+
+
+CLIENT_CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
+"""Calls that a client answers, and the field that holds what the model wrote for them."""
+
+
+RESULTS = "file_search_call.results"
+LOGPROBS = "message.output_text.logprobs"
+PARENTS = "backtalk.parent_id"
+_ASKED_FOR = {
+    "file_search_call": ("results", RESULTS),
+    "web_search_call": ("results", "web_search_call.results"),
+    "code_interpreter_call": ("outputs", "code_interpreter_call.outputs"),
+    "reasoning": ("encrypted_content", "reasoning.encrypted_content"),
+}
+_IMAGES = {
+    "message": ("content", "message.input_image.image_url"),
+    "computer_call_output": ("output", "computer_call_output.output.image_url"),
+}
+INCLUDABLE = (
+    *(asked for _, asked in (*_ASKED_FOR.values(), *_IMAGES.values())),
+    "web_search_call.action.sources",
+    LOGPROBS,
+    PARENTS,
+)
+"""What `include` may ask for; `backtalk.parent_id` is ours, for the items of conversations."""
 
 
 def id_prefix(item_type: str) -> str:
@@ -50,3 +77,27 @@ def is_user_message(item: Item) -> bool:
 def output_text(text: str, annotations: list[dict[str, Any]] | None = None) -> Part:
     """A text part of an assistant's message."""
     return {"type": "output_text", "text": text, "annotations": annotations or [], "logprobs": []}
+
+
+def present(item: Item, include: Collection[str]) -> Item:
+    """An item as it goes out: without what has to be asked for by `include`."""
+    kind = item.get("type", "")
+    field, asked = _ASKED_FOR.get(kind, ("", ""))
+    if field and item.get(field) is not None and asked not in include:
+        return {**item, field: None}
+    field, asked = _IMAGES.get(kind, ("", ""))
+    if field and asked not in include and _has_image(item.get(field)):
+        return {**item, field: _without_images(item[field])}
+    return item
+
+
+def _has_image(content: Any) -> bool:
+    if isinstance(content, list):
+        return any(map(_has_image, content))
+    return isinstance(content, dict) and content.get("image_url") is not None
+
+
+def _without_images(content: Any) -> Any:
+    if isinstance(content, list):
+        return [_without_images(part) for part in content]
+    return {**content, "image_url": None} if _has_image(content) else content

@@ -40,7 +40,8 @@ class Prompt(msgspec.Struct, kw_only=True):
     `items` are in talk order and may hold `file_search_call` items with `results` (a list of
     `{file_id, filename, score, text, attributes}`): retrieved text, data and never instructions.
     `tool_choice` is "auto" | "none" | "required" | the name of one function.
-    `text_format` is OpenAI's `text.format` object. `None` leaves a setting to the model server.
+    `text_format` is OpenAI's `text.format` object. `logprobs` is how many alternatives of each token are wanted, 0 for
+    the token alone. `None` leaves a setting to the model server.
     """
 
     model: str
@@ -57,7 +58,10 @@ class Prompt(msgspec.Struct, kw_only=True):
     stop: list[str] | None = None
     seed: int | None = None
     text_format: dict[str, Any] | None = None
+    verbosity: str | None = None
+    logprobs: int | None = None
     reasoning_effort: str | None = None
+    reasoning_summary: str | None = None
     user: str | None = None
     request_id: str | None = None
 
@@ -78,6 +82,25 @@ class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
     """More of the model's thinking, where it shows any."""
 
     text: str
+
+
+class ScoredTextDelta(TextDelta, frozen=True, gc=False):
+    """The same with the tokens' log probabilities: `{token, bytes, logprob, top_logprobs: [{token, bytes, logprob}]}`."""
+
+    logprobs: tuple[dict[str, Any], ...] = ()
+
+
+class SummaryDelta(msgspec.Struct, frozen=True, gc=False):
+    """More of a summary of the model's thinking; another `part` begins a new one."""
+
+    text: str
+    part: int = 0
+
+
+class SealedReasoning(msgspec.Struct, frozen=True):
+    """Thinking that only its model server can read: kept to be handed back."""
+
+    data: str
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
@@ -103,16 +126,23 @@ class Finish(msgspec.Struct, frozen=True):
     usage: Usage | None = None
 
 
-Delta: TypeAlias = TextDelta | RefusalDelta | ReasoningDelta | ToolCallDelta | CitationDelta | Finish
+Delta: TypeAlias = (
+    TextDelta | RefusalDelta | ReasoningDelta | SummaryDelta | SealedReasoning | ToolCallDelta | CitationDelta | Finish
+)
 
 
 class Model(Protocol):
-    """A model as a turn sees it. Adapters live in `models/`; strangers' own need nothing but this method."""
+    """A model as a turn sees it. Adapters live in `models/`; strangers' own need nothing but this method.
+
+    One that keeps to `Prompt.text_format` by itself may say so with an attribute `structured = True`: its answer is
+    streamed as it comes, and checked at its end. From any other it is asked for in words, and shown when it fits.
+    """
 
     def stream(self, prompt: Prompt) -> AsyncIterator[Sequence[Delta]]:
         """Answers `prompt`: one sequence of deltas per network read, the last of them a `Finish`.
 
-        Raises `core.errors.UpstreamError`, `RateLimited` or `InvalidRequest`. Closing the iterator closes the
+        Raises `core.errors.UpstreamError`, `RateLimited` or `InvalidRequest`; `FormatRefused`, before the first delta,
+        when it cannot keep to the prompt's `text_format`. Closing the iterator closes the
         connection to the model server.
         """
         ...

@@ -135,8 +135,10 @@ def clip(events: Sequence[Event], after: int) -> list[Event]:
     clipped: list[Event] = []
     for event in events:
         if type(event) is Deltas and event.seq <= after < event.seq + event.span - 1:
-            rest = event.deltas[after + 1 - event.seq :]
-            clipped.append(msgspec.structs.replace(event, seq=after + 1, deltas=rest))
+            seen = after + 1 - event.seq
+            logprobs = event.logprobs and event.logprobs[seen:]
+            rest = msgspec.structs.replace(event, seq=after + 1, deltas=event.deltas[seen:], logprobs=logprobs)
+            clipped.append(rest)
         elif event.seq + event.span - 1 > after or type(event) is Ended:
             clipped.append(event)
     return clipped
@@ -146,7 +148,7 @@ def join(events: list[Event], more: Sequence[Event]) -> None:
     """Appends `more` to events that nobody has seen yet; deltas that go on with the last run become part of it."""
     first, last = more[0] if more else None, events[-1] if events else None
     if type(first) is Deltas and type(last) is Deltas and _same_run(last, first):
-        last.deltas.extend(first.deltas)
+        _extend(last, first)
         more = more[1:]
     events.extend(more)
 
@@ -159,11 +161,21 @@ def merge(events: Sequence[Event]) -> list[Event]:
         if type(event) is not Deltas:
             merged.append(event)
         elif type(last) is Deltas and _same_run(last, event):
-            last.deltas.extend(event.deltas)
+            _extend(last, event)
         else:  # a copy, for readers may still hold the original
-            merged.append(msgspec.structs.replace(event, deltas=event.deltas[:]))
+            merged.append(
+                msgspec.structs.replace(event, deltas=event.deltas[:], logprobs=event.logprobs and event.logprobs[:])
+            )
     return merged
 
 
+def _extend(run: Deltas, more: Deltas) -> None:
+    run.deltas.extend(more.deltas)
+    if run.logprobs is not None:
+        run.logprobs.extend(more.logprobs or ())
+
+
 def _same_run(last: Deltas, event: Deltas) -> bool:
+    if (last.logprobs is None) != (event.logprobs is None):
+        return False
     return (last.kind, last.item_id, last.part_index) == (event.kind, event.item_id, event.part_index)

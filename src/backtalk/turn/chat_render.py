@@ -12,7 +12,12 @@ from backtalk.turn.render import Following, rendered
 from backtalk.turn.response import State
 
 _encode = msgspec.json.Encoder().encode
-_FIELDS = {"output_text": "content", "refusal": "refusal", "reasoning_text": "reasoning_content"}
+_FIELDS = {
+    "output_text": "content",
+    "refusal": "refusal",
+    "reasoning_text": "reasoning_content",
+    "reasoning_summary_text": "reasoning_content",
+}
 
 
 def completion_id(response_id: str) -> str:
@@ -123,8 +128,10 @@ def completion(head: dict[str, Any], state: State) -> dict[str, Any]:
 
 
 def _message(output: Sequence[Item]) -> dict[str, Any]:
-    parts = [part for item in output if item["type"] in ("message", "reasoning") for part in item["content"]]
-    texts = {kind: "".join(part.get("text", "") for part in parts if part["type"] == kind) for kind in _FIELDS}
+    talk = [item for item in output if item["type"] in ("message", "reasoning")]
+    parts = [part for item in talk for part in [*item.get("summary", ()), *item["content"]]]
+    content: str | None = "".join(part["text"] for part in parts if part["type"] == "output_text")
+    reasoning = "".join(part["text"] for part in parts if part["type"] in ("summary_text", "reasoning_text"))
     refusal = "".join(part["refusal"] for part in parts if part["type"] == "refusal")
     calls = [
         {
@@ -135,10 +142,11 @@ def _message(output: Sequence[Item]) -> dict[str, Any]:
         for item in output
         if item["type"] == "function_call"
     ]
-    content = texts["output_text"] or (None if calls or refusal else "")
+    if not content and (calls or refusal):
+        content = None
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": refusal or None, "annotations": []}
-    if texts["reasoning_text"]:
-        message["reasoning_content"] = texts["reasoning_text"]
+    if reasoning:
+        message["reasoning_content"] = reasoning
     if calls:
         message["tool_calls"] = calls
     return message

@@ -24,22 +24,29 @@ from backtalk.domain.events import (
     PartDone,
     Progress,
 )
-from backtalk.domain.items import Item, Part, id_prefix, output_text
+from backtalk.domain.items import CLIENT_CALLS, Item, Part, id_prefix, output_text
 from backtalk.domain.model import (
     CitationDelta,
     Delta,
     Finish,
     ReasoningDelta,
     RefusalDelta,
+    ScoredTextDelta,
+    SealedReasoning,
+    SummaryDelta,
     TextDelta,
     ToolCallDelta,
 )
 
+_SUMMARY = "reasoning_summary_text"
 _KINDS: dict[type, tuple[str, str]] = {
     TextDelta: ("message", "output_text"),
+    ScoredTextDelta: ("message", "output_text"),
     RefusalDelta: ("message", "refusal"),
     ReasoningDelta: ("reasoning", "reasoning_text"),
+    SummaryDelta: ("reasoning", _SUMMARY),
 }
+_CALL_KINDS = {"function_call": "function_call_arguments", "custom_tool_call": "custom_tool_call_input"}
 
 
 class ServerCall(msgspec.Struct):
@@ -51,27 +58,53 @@ class ServerCall(msgspec.Struct):
 
 
 class _Open(msgspec.Struct):
-    """An item that is being filled. `texts` are the pieces of the part that is open."""
+    """An item that is being filled. `texts` are the pieces of the part that is open; without `kind` none is."""
 
     index: int
     item: Item
-    kind: str
+    kind: str = ""
     part_index: int = 0
     texts: list[str] = []
     annotations: list[dict[str, Any]] = []
+    logprobs: list[list[dict[str, Any]]] = []
     length: int = 0
+    summary: int = 0
+
+    @property
+    def field(self) -> str:
+        """Where its parts are kept."""
+        return "summary" if self.kind == _SUMMARY else "content"
+
+    def begin(self, kind: str) -> None:
+        """Opens its next part of a kind."""
+        self.kind, self.texts, self.annotations, self.logprobs, self.length = kind, [], [], [], 0
+        self.part_index = len(self.item[self.field])
 
 
 class Output:
-    """The items of one response and the next sequence number."""
+    """The items of one response and the next sequence number.
 
-    def __init__(self, *, server_tools: Collection[str] = (), parallel: bool = True, seq: int = 0) -> None:
+    `server_tools` and `custom_tools` are names of tools that are no functions; `callable_tools` all that the model may call,
+    None for whatever it likes: a call of anything else is dropped.
+    """
+
+    def __init__(
+        self,
+        *,
+        server_tools: Collection[str] = (),
+        custom_tools: Collection[str] = (),
+        callable_tools: Collection[str] | None = None,
+        parallel: bool = True,
+        seq: int = 0,
+    ) -> None:
         self.items: list[Item] = []
         self.server_calls: dict[int, ServerCall] = {}
         self.finish: Finish | None = None
         self.seq = seq
         self.first_at: float | None = None  # when the model began to speak, by time.perf_counter()
+        self.callable_tools = callable_tools
         self._server_tools = server_tools
+        self._custom_tools = custom_tools
         self._parallel = parallel
         self._text: _Open | None = None
         self._calls: dict[int, _Open] = {}
@@ -90,25 +123,31 @@ class Output:
         for delta in deltas:
             kind = type(delta)
             if kind in _KINDS:
-                self._add_text(delta.text, *_KINDS[kind])  # type: ignore[union-attr]  # all three kinds have a text
+                self._add_text(delta, *_KINDS[kind])  # type: ignore[arg-type]  # they all have a text
             elif isinstance(delta, ToolCallDelta):
                 self._add_call(delta)
             elif isinstance(delta, CitationDelta):
                 self._cite(delta)
+            elif isinstance(delta, SealedReasoning):
+                self._seal(delta)
             elif isinstance(delta, Finish):
                 self.finish = delta
         return self.take()
 
     def close(self, status: str = "completed") -> list[Event]:
-        """Ends whatever is open. Calls that were cut off are `incomplete` as any other item."""
-        self._close_text(status)
+        """Ends whatever is open. Where the answer was cut off, its last item is `incomplete`; those before it are whole."""
+        if self._text:
+            self._close_text(self._status(self._text.index, status))
         for call in self._calls.values():
-            self._close_call(call, status)
+            self._close_call(call, self._status(call.index, status))
         self._calls.clear()
         for index in self._tools:
-            self._finish_item(index, {**self.items[index], "status": status})
+            self._finish_item(index, {**self.items[index], "status": self._status(index, status)})
         self._tools.clear()
         return self.take()
+
+    def _status(self, index: int, status: str) -> str:
+        return status if index == len(self.items) - 1 else "completed"
 
     def next_step(self) -> None:
         """The model is asked again: what it calls next is new."""
@@ -147,50 +186,72 @@ class Output:
     @property
     def client_calls(self) -> bool:
         """Whether the client has to run a function before the talk goes on."""
-        return any(item["type"] == "function_call" for item in self.items)
+        return any(item["type"] in CLIENT_CALLS for item in self.items)
 
     # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _add_text(self, text: str, item_type: str, kind: str) -> None:
+    def _add_text(self, delta: TextDelta | RefusalDelta | ReasoningDelta | SummaryDelta, item: str, kind: str) -> None:
+        text = delta.text
         if not text:
             return
         open_ = self._text
-        if open_ is None or open_.kind != kind:
-            open_ = self._open_text(item_type, kind)
+        if open_ is None or open_.kind != kind or (kind == _SUMMARY and open_.summary != delta.part):  # type: ignore[union-attr]
+            open_ = self._open_text(item, kind)
+            if type(delta) is SummaryDelta:
+                open_.summary = delta.part
         open_.texts.append(text)
         open_.length += len(text)
+        logprobs = None
+        if type(delta) is ScoredTextDelta:
+            logprobs = [list(delta.logprobs)]
+            open_.logprobs += logprobs
         last = self._events[-1] if self._events else None
-        if type(last) is Deltas and last.item_id == open_.item["id"] and last.part_index == open_.part_index:
-            last.deltas.append(text)
+        same = type(last) is Deltas and last.item_id == open_.item["id"] and last.kind == kind
+        if same and last.part_index == open_.part_index and last.logprobs is logprobs is None:  # type: ignore[union-attr]
+            last.deltas.append(text)  # type: ignore[union-attr]
             self.seq += 1
         else:
-            self._emit(Deltas(self.seq, kind, open_.index, open_.item["id"], open_.part_index, [text]))
+            self._emit(Deltas(self.seq, kind, open_.index, open_.item["id"], open_.part_index, [text], logprobs))
 
     def _open_text(self, item_type: str, kind: str) -> _Open:
+        """The next part, in the item that is open if it may hold it. A summary stands before the thinking itself."""
         open_ = self._text
-        if open_ is not None and open_.item["type"] == item_type:
+        if open_ is not None and open_.item["type"] == item_type and not (kind == _SUMMARY and open_.field == "content"):
             self._close_part(open_)
-            open_.part_index += 1
-            open_.kind, open_.texts, open_.annotations, open_.length = kind, [], [], 0
         else:
-            self._close_text("completed")
-            item: Item = {"id": new_id(id_prefix(item_type)), "type": item_type, "status": "in_progress"}
-            item |= {"role": "assistant", "content": []} if item_type == "message" else {"summary": [], "content": []}
-            open_ = self._text = _Open(self._add_item(item), item, kind, texts=[], annotations=[])
-            self._begun()
+            open_ = self._open_item(item_type)
+        open_.begin(kind)
         self._emit(PartAdded(self.seq, open_.index, open_.item["id"], open_.part_index, _part(kind, "")))
         return open_
 
+    def _open_item(self, item_type: str) -> _Open:
+        self._close_text("completed")
+        item: Item = {"id": new_id(id_prefix(item_type)), "type": item_type, "status": "in_progress"}
+        item |= {"role": "assistant", "content": []} if item_type == "message" else {"summary": [], "content": []}
+        self._text = _Open(self._add_item(item), item)
+        self._begun()
+        return self._text
+
     def _close_part(self, open_: _Open) -> None:
-        part = _part(open_.kind, "".join(open_.texts), open_.annotations)
-        open_.item = {**open_.item, "content": [*open_.item["content"], part]}
+        if not open_.kind:
+            return
+        part = _part(open_.kind, "".join(open_.texts), open_.annotations, open_.logprobs)
+        open_.item = {**open_.item, open_.field: [*open_.item[open_.field], part]}
         self._emit(PartDone(self.seq, open_.index, open_.item["id"], open_.part_index, part))
+        open_.kind = ""
 
     def _close_text(self, status: str) -> None:
         if self._text:
             self._close_part(self._text)
             self._finish_item(self._text.index, {**self._text.item, "status": status})
             self._text = None
+
+    def _seal(self, delta: SealedReasoning) -> None:
+        """Belongs to the thinking that is open, or is all that is told of it."""
+        open_ = self._text
+        if open_ is None or open_.item["type"] != "reasoning" or open_.item.get("encrypted_content"):
+            open_ = self._open_item("reasoning")
+        open_.item = {**open_.item, "encrypted_content": delta.data}
 
     def _cite(self, delta: CitationDelta) -> None:
         open_ = self._text
@@ -213,35 +274,45 @@ class Output:
             self.server_calls[delta.index].arguments += delta.arguments
         elif delta.index in self._calls:
             self._add_arguments(self._calls[delta.index], delta.arguments)
-        elif delta.name and delta.name in self._server_tools:
+        elif not delta.name or (self.callable_tools is not None and delta.name not in self.callable_tools):
+            return
+        elif delta.name in self._server_tools:
             self.server_calls[delta.index] = ServerCall(delta.call_id or new_id("call"), delta.name, delta.arguments)
-        elif delta.name and (self._parallel or not self._calls):
+        elif self._parallel or not self.client_calls:
             self._open_call(delta, delta.name)
 
     def _open_call(self, delta: ToolCallDelta, name: str) -> None:
         self._close_text("completed")
+        kind = "custom_tool_call" if name in self._custom_tools else "function_call"
         item: Item = {
-            "id": new_id("fc"),
-            "type": "function_call",
+            "id": new_id(id_prefix(kind)),
+            "type": kind,
             "status": "in_progress",
             "call_id": delta.call_id or new_id("call"),
             "name": name,
-            "arguments": "",
+            CLIENT_CALLS[kind]: "",
         }
-        call = _Open(self._add_item(item), item, "function_call_arguments", texts=[])
+        call = _Open(self._add_item(item), item, _CALL_KINDS[kind], texts=[])
         self._calls[delta.index] = call
         self._begun()
         self._add_arguments(call, delta.arguments)
 
     def _add_arguments(self, call: _Open, arguments: str) -> None:
-        if arguments:
-            call.texts.append(arguments)
+        if not arguments:
+            return
+        call.texts.append(arguments)
+        if call.item["type"] == "function_call":  # a custom tool's input is known when its JSON is whole
             self._emit(Deltas(self.seq, call.kind, call.index, call.item["id"], 0, [arguments]))
 
     def _close_call(self, call: _Open, status: str) -> None:
-        if not call.texts:
-            self._add_arguments(call, "{}")
-        self._finish_item(call.index, {**call.item, "arguments": "".join(call.texts), "status": status})
+        if call.item["type"] == "custom_tool_call":
+            written = _input_of("".join(call.texts))
+            self._emit(Deltas(self.seq, call.kind, call.index, call.item["id"], 0, [written]))
+        else:
+            if not call.texts:
+                self._add_arguments(call, "{}")
+            written = "".join(call.texts)
+        self._finish_item(call.index, {**call.item, CLIENT_CALLS[call.item["type"]]: written, "status": status})
 
     # ── the rest ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -278,24 +349,29 @@ class Output:
             self.items.append(event.item)
             self._reopen(event)
         elif isinstance(event, PartAdded) and self._text:
-            self._text.kind, self._text.texts, self._text.annotations = event.part["type"], [], []
-            self._text.part_index = event.part_index
+            kind = event.part["type"]
+            self._text.begin(_SUMMARY if kind == "summary_text" else kind)
         elif isinstance(event, Deltas):
             self._opened(event.index).texts.extend(event.deltas)
+            self._opened(event.index).logprobs.extend(event.logprobs or ())
         elif isinstance(event, AnnotationAdded) and self._text:
             self._text.annotations.append(event.annotation)
         elif isinstance(event, PartDone) and self._text:
-            self._text.item = {**self._text.item, "content": [*self._text.item["content"], event.part]}
+            field = self._text.field
+            self._text.item = {**self._text.item, field: [*self._text.item[field], event.part]}
             self._text.kind = ""
         elif isinstance(event, ItemDone):
             self.items[event.index] = event.item
             self._forget(event.index)
 
     def _reopen(self, event: ItemAdded) -> None:
-        if event.item["type"] in ("message", "reasoning"):
-            self._text = _Open(event.index, event.item, "", texts=[], annotations=[])
+        kind = event.item["type"]
+        if kind in ("message", "reasoning"):
+            self._text = _Open(event.index, event.item)
+        elif kind in _CALL_KINDS:
+            self._calls[event.index] = _Open(event.index, event.item, _CALL_KINDS[kind], texts=[], logprobs=[])
         else:
-            self._calls[event.index] = _Open(event.index, event.item, "function_call_arguments", texts=[])
+            self._tools.append(event.index)
 
     def _opened(self, index: int) -> _Open:
         if self._text and self._text.index == index:
@@ -306,22 +382,30 @@ class Output:
         if self._text and self._text.index == index:
             self._text = None
         self._calls.pop(index, None)
-
-    def close_after_crash(self) -> list[Event]:
-        """Ends what a dead process left open, as `incomplete`."""
-        if self._text:
-            if self._text.kind:
-                self._close_part(self._text)
-            self._finish_item(self._text.index, {**self._text.item, "status": "incomplete"})
-        for index, call in self._calls.items():
-            if call.item["type"] == "function_call":
-                self._close_call(call, "incomplete")
-            else:
-                self._finish_item(index, {**call.item, "status": "incomplete"})
-        return self.take()
+        if index in self._tools:
+            self._tools.remove(index)
 
 
-def _part(kind: str, text: str, annotations: list[dict[str, Any]] | None = None) -> Part:
-    if kind == "output_text":
-        return output_text(text, annotations)
-    return {"type": "refusal", "refusal": text} if kind == "refusal" else {"type": kind, "text": text}
+def _part(
+    kind: str,
+    text: str,
+    annotations: list[dict[str, Any]] | None = None,
+    logprobs: Sequence[list[dict[str, Any]]] = (),
+) -> Part:
+    match kind:
+        case "output_text":
+            part = output_text(text, annotations)
+            return {**part, "logprobs": [token for tokens in logprobs for token in tokens]} if logprobs else part
+        case "refusal":
+            return {"type": "refusal", "refusal": text}
+    return {"type": "summary_text" if kind == _SUMMARY else kind, "text": text}
+
+
+def _input_of(arguments: str) -> str:
+    """What a custom tool is given: models that know functions only write it as `{"input": …}`."""
+    try:
+        value = msgspec.json.decode(arguments or "{}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return arguments
+    found = value.get("input", arguments) if isinstance(value, dict) else arguments
+    return found if isinstance(found, str) else arguments

@@ -19,9 +19,10 @@ from backtalk.domain.events import (
     PartDone,
     Progress,
 )
+from backtalk.domain.items import CLIENT_CALLS, Part, present
 from backtalk.events import Tail
 from backtalk.http.sse import DONE, Chunks, Write
-from backtalk.turn.response import State, assemble, present
+from backtalk.turn.response import State, assemble
 
 _encode = msgspec.json.Encoder().encode
 _UNENDED = State()
@@ -78,9 +79,11 @@ def objects(
     """The same events as dicts, for who reads them in Python."""
     for event in events:
         if type(event) is Deltas:
-            place = {"item_id": event.item_id, "output_index": event.index, "content_index": event.part_index}
-            for seq, delta in enumerate(event.deltas, event.seq):
-                yield {"type": f"response.{event.kind}.delta", "sequence_number": seq, **place, "delta": delta}
+            place = {"item_id": event.item_id, "output_index": event.index, **_position(event.kind, event.part_index)}
+            for number, delta in enumerate(event.deltas):
+                scored = {"logprobs": event.logprobs[number]} if event.logprobs else {}
+                numbered = {"type": f"response.{event.kind}.delta", "sequence_number": event.seq + number}
+                yield {**numbered, **place, "delta": delta, **scored}
         else:
             for seq, kind, data in _expand(event, head, state, include):
                 yield {"type": kind, "sequence_number": seq, **data}
@@ -110,18 +113,27 @@ def _deltas(event: Deltas, after: int, out: list[bytes]) -> None:
     for seq, delta in enumerate(event.deltas, event.seq):
         if seq > after:
             out += (begin, _encode(delta), end, b"%d}\n\n" % seq)
+            if event.logprobs:
+                out[-2] = b',"logprobs":%b,"sequence_number":' % _encode(event.logprobs[seq - event.seq])
 
 
 @lru_cache(maxsize=4096)
 def _around(kind: str, item_id: str, index: int, part_index: int) -> tuple[bytes, bytes]:
     """What stands before and behind each delta of a part."""
     name = kind.encode()
-    content = b"" if kind == "function_call_arguments" else b'"content_index":%d,' % part_index
+    position = b"".join(b'"%b":%d,' % (key.encode(), value) for key, value in _position(kind, part_index).items())
     begin = (
         b'event: response.%b.delta\ndata: {"type":"response.%b.delta","item_id":"%b","output_index":%d,%b"delta":'
-        % (name, name, item_id.encode(), index, content)
+        % (name, name, item_id.encode(), index, position)
     )
     return begin, b',"logprobs":[],"sequence_number":' if kind == "output_text" else b',"sequence_number":'
+
+
+def _position(kind: str, part_index: int) -> dict[str, int]:
+    """Where in its item a part is; what a call is given is no part of anything."""
+    if kind in ("function_call_arguments", "custom_tool_call_input"):
+        return {}
+    return {"summary_index" if kind == "reasoning_summary_text" else "content_index": part_index}
 
 
 def _expand(event: Event, head: Head, state: State, include: Collection[str]) -> list[tuple[int, str, dict[str, Any]]]:
@@ -134,12 +146,13 @@ def _expand(event: Event, head: Head, state: State, include: Collection[str]) ->
     if isinstance(event, ItemDone):
         return _item_done(event, include)
     if isinstance(event, PartAdded):
-        return [(seq, "response.content_part.added", _part_place(event) | {"part": event.part})]
+        return [(seq, f"response.{_part_name(event.part)}.added", _part_place(event) | {"part": event.part})]
     if isinstance(event, PartDone):
         return _part_done(event)
     if isinstance(event, AnnotationAdded):
         fields = {"annotation_index": event.annotation_index, "annotation": event.annotation}
-        return [(seq, "response.output_text.annotation.added", _part_place(event) | fields)]
+        place = {"item_id": event.item_id, "output_index": event.index, "content_index": event.part_index}
+        return [(seq, "response.output_text.annotation.added", place | fields)]
     if isinstance(event, Progress):
         return [(seq, event.type, {"output_index": event.index, "item_id": event.item_id})]
     if isinstance(event, Ended) and event.type:
@@ -150,22 +163,30 @@ def _expand(event: Event, head: Head, state: State, include: Collection[str]) ->
 def _item_done(event: ItemDone, include: Collection[str]) -> list[tuple[int, str, dict[str, Any]]]:
     item = present(event.item, include)
     done = (event.seq + event.span - 1, "response.output_item.done", {"output_index": event.index, "item": item})
-    if item["type"] != "function_call":
+    field = CLIENT_CALLS.get(item["type"])
+    if field is None:
         return [done]
-    arguments = {"item_id": item["id"], "output_index": event.index, "name": item["name"]}
-    arguments["arguments"] = item["arguments"]
-    return [(event.seq, "response.function_call_arguments.done", arguments), done]
+    whole = {"item_id": item["id"], "output_index": event.index, field: item[field]}
+    if field == "arguments":
+        whole["name"] = item["name"]
+    return [(event.seq, f"response.{item['type']}_{field}.done", whole), done]
 
 
 def _part_done(event: PartDone) -> list[tuple[int, str, dict[str, Any]]]:
     place, kind = _part_place(event), event.part["type"]
     field = "refusal" if kind == "refusal" else "text"
-    text = place | {field: event.part[field]} | ({"logprobs": []} if kind == "output_text" else {})
+    text = place | {field: event.part[field]} | ({"logprobs": event.part["logprobs"]} if kind == "output_text" else {})
+    name = "reasoning_summary_text" if kind == "summary_text" else kind
     return [
-        (event.seq, f"response.{kind}.done", text),
-        (event.seq + 1, "response.content_part.done", place | {"part": event.part}),
+        (event.seq, f"response.{name}.done", text),
+        (event.seq + 1, f"response.{_part_name(event.part)}.done", place | {"part": event.part}),
     ]
 
 
-def _part_place(event: PartAdded | PartDone | AnnotationAdded) -> dict[str, Any]:
-    return {"item_id": event.item_id, "output_index": event.index, "content_index": event.part_index}
+def _part_name(part: Part) -> str:
+    return "reasoning_summary_part" if part["type"] == "summary_text" else "content_part"
+
+
+def _part_place(event: PartAdded | PartDone) -> dict[str, Any]:
+    index = "summary_index" if event.part["type"] == "summary_text" else "content_index"
+    return {"item_id": event.item_id, "output_index": event.index, index: event.part_index}

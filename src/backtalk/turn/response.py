@@ -6,10 +6,8 @@ from typing import Any
 import msgspec
 
 from backtalk.core.errors import BacktalkError, RateLimited, UpstreamError
-from backtalk.domain.items import Item
+from backtalk.domain.items import Item, present
 from backtalk.domain.model import Usage
-
-RESULTS = "file_search_call.results"
 
 
 class State(msgspec.Struct, omit_defaults=True):
@@ -41,13 +39,6 @@ def assemble(head: dict[str, Any], state: State, include: Collection[str] = ()) 
     if state.reason:
         response["backtalk"] = {"reason": state.reason}
     return response
-
-
-def present(item: Item, include: Collection[str]) -> Item:
-    """An item without what has to be asked for by `include`."""
-    if item.get("type") == "file_search_call" and RESULTS not in include and item.get("results") is not None:
-        return {**item, "results": None}
-    return item
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:

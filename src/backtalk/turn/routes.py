@@ -10,6 +10,7 @@ from starlette.responses import Response
 from backtalk.conversations.answers import ItemList
 from backtalk.core.errors import BacktalkError, InvalidRequest, Overloaded
 from backtalk.domain.caller import Caller
+from backtalk.domain.items import present
 from backtalk.http.access_log import TurnFacts
 from backtalk.http.caller import caller
 from backtalk.http.openapi import Deleted, answers
@@ -28,7 +29,7 @@ from backtalk.turn.answers import (
 from backtalk.turn.chat_render import chunk_stream, completion
 from backtalk.turn.chat_wire import CreateChatCompletion
 from backtalk.turn.render import event_stream
-from backtalk.turn.response import State, assemble, present
+from backtalk.turn.response import State, assemble
 from backtalk.turn.responses_wire import CreateResponse
 from backtalk.turn.runner import SERVER_RESTARTED, Run
 from backtalk.turn.service import Turns

@@ -470,7 +470,7 @@ class Runner:
     async def _end_orphan(self, dead: Dead, writer: Writer, state: State) -> None:
         """Ends a response that no task of ours drives; what its log holds is its output."""
         output = Output.replay(await self._log.events(dead.project, dead.response_id))
-        events = output.close_after_crash()
+        events = output.close("incomplete")
         state.output = output.items
         also = self._finisher(dead.project, dead.response_id, state, None)
         try:
