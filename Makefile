@@ -14,7 +14,7 @@ help:
 	@echo "make run    install and serve on http://127.0.0.1:8000"
 	@echo "make test   install what tests need and run them"
 	@echo "make check  lint, types, floors, tests"
-	@echo "make docs   write docs/configuration.md from the settings"
+	@echo "make docs   write docs/configuration.md from the settings, docs/conformance.md from the tests"
 	@echo "make wheel  build the wheel into dist/"
 	@echo "make bench  measure; prints tables"
 
@@ -24,6 +24,7 @@ run: $(VENV)/.installed
 test: $(VENV)/.dev
 	.ci/services
 	.ci/browser
+	.ci/node
 	$(BIN)/pytest $(PYTEST)
 
 check: $(VENV)/.dev
@@ -35,6 +36,7 @@ check: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/backtalk config docs > docs/configuration.md
+	$(BIN)/python scripts/conformance.py > docs/conformance.md
 
 wheel: $(VENV)/.dev
 	rm -rf dist

@@ -87,6 +87,7 @@ def story(url: str) -> None:
     second = sdk.responses.create(model="scripted", input="And?", previous_response_id=first.id)
     list(sdk.responses.retrieve(second.id, stream=True))
     list(sdk.responses.input_items.list(second.id))
+    sdk.get("/conversations", cast_to=object, options={"params": {"query": "hello"}})
     (item, *_) = sdk.conversations.items.list(conversation.id)
     sdk.conversations.items.delete(item.id or "", conversation_id=conversation.id)
     sdk.conversations.update(conversation.id, metadata={"a": "b"})

@@ -52,10 +52,14 @@ from backtalk.storage.migrate import current, head, upgrade
 from backtalk.turn import direct
 from backtalk.turn.answers import ANSWERS as TURN_ANSWERS
 from backtalk.turn.direct import Answer
+from backtalk.turn.loop import Loop
+from backtalk.turn.opening import Opener
 from backtalk.turn.routes import routes as turn_routes
-from backtalk.turn.runner import Limits, Runner
+from backtalk.turn.run import Limits
+from backtalk.turn.runner import Runner
 from backtalk.turn.service import Turns
 from backtalk.turn.socket import SocketLimits
+from backtalk.turn.tool_loop import FileSearch
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -121,7 +125,7 @@ class Backtalk(FastAPI):
 
     def add_source(self, source: ContextSource) -> None:
         """Adds a context source: from now on each turn asks it for pieces that may help."""
-        self.runner.sources.append(source)
+        self.opener.sources.append(source)
 
     def resource(
         self,
@@ -182,7 +186,9 @@ class Backtalk(FastAPI):
             source_timeout=settings.source_timeout,
             runs=settings.max_runs,
         )
-        self.runner = Runner(self.storage, self.log, self.models.resolve, self.retrieval.search, limits)
+        self.opener = Opener(self.storage, self.retrieval, self.retrieval.attachments, limits)
+        loop = Loop(self.opener, FileSearch(self.retrieval, limits.tool_timeout), limits)
+        self.runner = Runner(self.storage, self.log, self.models.resolve, self.opener, loop, limits)
         self.turns = Turns(self.storage, self.log, self.runner)
         self.metrics = Metrics(lambda: self.runner.running) if settings.metrics else None
 

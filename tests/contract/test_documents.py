@@ -118,8 +118,9 @@ def test_answers_cite_their_files(sdk: openai.OpenAI, wire: Wire, model: str) ->
     assert passage["file_id"] == ids["panthers.txt"]
     assert PANTHERS.decode()[passage["start"] : passage["end"]]
     unknown = [{"type": "file_search", "vector_store_ids": ["vs_none"]}]
-    events = wire.stream({"model": model, "input": question, "tools": unknown})
-    assert "vs_none" in events[-1]["response"]["error"]["message"]
+    refused = wire.http.post("/responses", json={"model": model, "input": question, "tools": unknown})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (404, "tools[0].vector_store_ids")
+    assert "vs_none" in refused.json()["error"]["message"]
     assert wire.http.post("/responses", json={"model": model, "input": question, "tools": unknown}).status_code == 404
 
 

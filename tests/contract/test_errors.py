@@ -70,7 +70,7 @@ def test_request_ids(http: httpx2.Client) -> None:
 
 @pytest.mark.wire("E7")
 def test_the_unknown_is_ignored(http: httpx2.Client) -> None:
-    body = {"input": "Hello", "client_metadata": {"a": 1}, "prompt_cache_key": "k", "include": ["some.thing"]}
+    body = {"input": "Hello", "client_metadata": {"a": 1}, "prompt_cache_key": "k"}
     reply = http.post("/responses?beta=true", json=body, headers={"x-client-request-id": "1", "openai-beta": "x"})
     assert reply.status_code == 200
     assert reply.json()["prompt_cache_key"] == "k"

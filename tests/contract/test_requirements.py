@@ -1,36 +1,30 @@
-"""The list of requirements and the tests are two views of one thing."""
+"""The list of requirements, the tests and the page that shows them are views of one thing."""
 
-import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from requirements import REQUIREMENTS
+from requirements import GROUPS, REQUIREMENTS
 
-HERE = Path(__file__).parent
-
-
-def named() -> dict[str, set[str]]:
-    """The requirement ids that each test function names."""
-    found = {}
-    for path in HERE.glob("test_*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-                found[f"{path.name}::{node.name}"] = set(marked(node))
-    return found
-
-
-def marked(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
-    calls = [
-        mark
-        for mark in node.decorator_list
-        if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.wire"
-    ]
-    return [arg.value for call in calls for arg in call.args if isinstance(arg, ast.Constant)]
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "conformance.md"
+SCRIPT = ROOT / "scripts" / "conformance.py"
 
 
 @pytest.mark.wire("E1")
-def test_every_requirement_is_proved_and_every_test_names_one() -> None:
-    tests = named()
+def test_every_requirement_is_proved_and_every_test_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    from conformance import proofs
+
+    tests = proofs()
     assert [name for name, ids in tests.items() if not ids] == []
     proved = set().union(*tests.values())
     assert proved == set(REQUIREMENTS)
+    assert sum(map(len, GROUPS.values())) == len(REQUIREMENTS), "an id stands in two groups"
+
+
+@pytest.mark.wire("E1")
+def test_the_page_is_up_to_date() -> None:
+    printed = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert PAGE.read_text() == printed, "run `make docs`"

@@ -309,3 +309,134 @@ def test_the_tokens_of_an_input_are_counted_before_they_are_spent(sdk: openai.Op
     assert count(input="one", previous_response_id=before.id) > short + 50
     for body, status in [({"input": "x", "model": "nobody"}, 404), ({"previous_response_id": "resp_0", "input": "x"}, 400), ({}, 400)]:  # fmt: skip
         assert http.post("/responses/input_tokens", json=body).status_code == status
+
+
+@pytest.mark.wire("R25")
+def test_thinking_is_told_in_summaries_and_sealed(wire: Wire) -> None:
+    body = {"input": "[[summarise]] Hello", "reasoning": {"effort": "low", "summary": "auto"}}
+    plain = wire.stream(body)[-1]["response"]
+    assert plain["reasoning"] == {"effort": "low", "summary": "auto"}
+    thought = plain["output"][0]
+    assert [part["type"] for part in thought["summary"]] == ["summary_text", "summary_text"]
+    assert thought["encrypted_content"] is None
+    asked = wire.stream({**body, "include": ["reasoning.encrypted_content"], "store": False})[-1]["response"]
+    assert asked["output"][0]["encrypted_content"] == "sealed"
+    more = wire.http.post("/responses", json={"input": [*asked["output"], {"role": "user", "content": "And?"}]})
+    assert more.status_code == 200
+    for reasoning, param in (
+        ({"effort": "enormous"}, "reasoning.effort"),
+        ({"effort": 5}, "reasoning.effort"),
+        ({"summary": "long"}, "reasoning.summary"),
+        ("high", "reasoning"),
+    ):
+        reply = wire.http.post("/responses", json={"input": "Hello", "reasoning": reasoning})
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
+
+
+@pytest.mark.wire("R26")
+def test_log_probabilities_are_told_to_who_asks(wire: Wire, sdk: openai.OpenAI) -> None:
+    body = {"input": "Hello", "include": ["message.output_text.logprobs"], "top_logprobs": 3}
+    events = wire.stream(body)
+    deltas = [event for event in events if event["type"] == "response.output_text.delta"]
+    assert [event["logprobs"][0]["token"] for event in deltas] == [event["delta"] for event in deltas]
+    part = events[-1]["response"]["output"][0]["content"][0]
+    assert [token["token"] for token in part["logprobs"]] == [event["delta"] for event in deltas]
+    assert part["logprobs"][0]["top_logprobs"][0]["token"] == deltas[0]["delta"]
+    assert sdk.responses.create(input="Hello", top_logprobs=3).output[0].content[0].logprobs == []  # type: ignore[union-attr]
+
+
+@pytest.mark.wire("R26", "S4")
+def test_what_a_stream_was_asked_to_show_its_resumption_shows_too(wire: Wire) -> None:
+    body = {"input": "[[summarise]] Hello", "include": ["reasoning.encrypted_content"], "stream": True}
+    with wire.http.stream("POST", "/responses", json=body) as reply:
+        first = reply.read()
+    response = wire.checked(first)[-1]["response"]
+    assert response["output"][0]["encrypted_content"] == "sealed"
+    assert wire.replay(response["id"]) == first
+    assert wire.http.get(f"/responses/{response['id']}").json() == response
+    reply = wire.http.post("/responses", json={"input": "Hello", "include": ["file_search_call.results", "my.secrets"]})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "include[1]")
+    assert wire.http.get(f"/responses/{response['id']}", params={"include[]": "nope"}).status_code == 400
+
+
+@pytest.mark.wire("R32", "E7")
+def test_what_is_accepted_and_what_is_not(wire: Wire) -> None:
+    made = wire.http.post("/responses?beta=true", json={"input": "Hello", "prompt_cache_retention": "24h"}).json()
+    assert made["prompt_cache_retention"] == "24h"
+    for method, path, fields in (
+        ("GET", f"/responses/{made['id']}", None),
+        ("GET", f"/responses/{made['id']}/input_items", None),
+        ("POST", f"/responses/{made['id']}/cancel", None),
+        ("POST", "/responses/input_tokens", {"input": "Hello"}),
+        ("POST", "/conversations", {}),
+        ("DELETE", f"/responses/{made['id']}", None),
+    ):
+        assert wire.http.request(method, f"{path}?beta=true", json=fields).status_code == 200, path
+    for body, param in (
+        ({"prompt": {"id": "pmpt_1"}}, "prompt"),
+        ({"stream": "true"}, "stream"),
+        ({"store": 1}, "store"),
+        ({"temperature": "0.5"}, "temperature"),
+        ({"max_output_tokens": "20"}, "max_output_tokens"),
+        ({"text": {"verbosity": "chatty"}}, "text.verbosity"),
+        ({"input": []}, "input"),
+        ({"previous_response_id": ""}, "previous_response_id"),
+    ):
+        reply = wire.http.post("/responses", json={"input": "Hello", **body})
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
+
+
+@pytest.mark.wire("R33")
+def test_a_foreground_stream_is_cancelled_by_another_connection(sdk: openai.OpenAI, wire: Wire) -> None:
+    conversation = sdk.conversations.create().id
+    body = {"input": "[[pace:0.02]] [[tokens:3000]]", "conversation": conversation, "stream": True}
+    with wire.http.stream("POST", "/responses", json=body) as reply:
+        lines = reply.iter_lines()
+        assert next(lines) == "event: response.created"
+        created = json.loads(next(lines).removeprefix("data: "))["response"]
+        assert sdk.responses.cancel(created["id"]).status == "cancelled"
+        rest = [line for line in lines if line]
+    assert rest[-1] == "data: [DONE]"
+    assert not any("response.completed" in line for line in rest)
+    found = sdk.responses.retrieve(created["id"])
+    assert found.status == "cancelled"
+    assert found.usage is not None
+    assert list(sdk.conversations.items.list(conversation)) == []
+
+
+@pytest.mark.wire("R33")
+def test_a_background_stream_begins_queued(wire: Wire) -> None:
+    events = wire.stream({"input": "Hello", "background": True})
+    assert [event["type"] for event in events[:3]] == ["response.created", "response.queued", "response.in_progress"]
+    assert [event["response"]["status"] for event in events[:3]] == ["queued", "queued", "in_progress"]
+    assert events[-1]["type"] == "response.completed"
+
+
+@pytest.mark.wire("R34")
+def test_what_was_deleted_is_readable_nowhere(sdk: openai.OpenAI, wire: Wire) -> None:
+    first = sdk.responses.create(input="My secret word is Rosebud.")
+    (said,) = sdk.responses.input_items.list(first.id)
+    answer_id = first.output[0].id
+    follower = sdk.responses.create(input="Hello", previous_response_id=first.id)
+    background = sdk.responses.create(input="[[pace:0.05]] [[tokens:500]]", background=True)
+    sdk.responses.delete(background.id)
+    sdk.responses.delete(first.id)
+    for response_id in (first.id, background.id):
+        for path in ("", "?stream=true", "?stream=true&starting_after=2", "/context", "/input_items"):
+            assert wire.http.get(f"/responses/{response_id}{path}").status_code == 404, path
+    for item_id in (said.id, answer_id):
+        reference: Any = [{"type": "item_reference", "id": item_id}]
+        with pytest.raises(openai.BadRequestError):
+            sdk.responses.create(input=reference)
+    told = sdk.responses.create(input="What is my secret word?", previous_response_id=follower.id)
+    assert "Rosebud" not in told.output_text
+    for path in (f"/responses/{follower.id}/context", f"/responses/{follower.id}", f"/responses/{told.id}/context"):
+        assert "Rosebud" not in wire.http.get(path).text
+
+
+@pytest.mark.wire("E9")
+def test_a_clients_own_request_id_comes_back(wire: Wire) -> None:
+    reply = wire.http.get("/models", headers={"x-client-request-id": "my-request-7"})
+    assert reply.headers["x-client-request-id"] == "my-request-7"
+    assert reply.headers["x-request-id"].startswith("req_")
+    assert "x-client-request-id" not in wire.http.get("/models", headers={"x-client-request-id": "x" * 600}).headers

@@ -7,6 +7,8 @@ import httpx2
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from backtalk.testing import check_transcript, read_transcript
+
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 
 
@@ -29,8 +31,8 @@ class Wire:
         return reply.content
 
     @staticmethod
-    def checked(data: bytes, first: int = 0) -> list[dict[str, Any]]:
-        """The events of a stream: well-formed frames, valid types, no gap in the numbers."""
+    def checked(data: bytes, first: int = 0, *, complete: bool = True) -> list[dict[str, Any]]:
+        """The events of a stream: frames as ours are, valid types, the grammar of OpenAI's streams."""
         *frames, done, rest = data.decode().split("\n\n")
         assert (done, rest) == ("data: [DONE]", "")
         events = []
@@ -40,7 +42,8 @@ class Wire:
             name, payload = frame.split("\n")
             event = json.loads(payload.removeprefix("data: "))
             assert name == f"event: {event['type']}"
-            EVENT.validate_python(event)
+            EVENT.validate_json(payload.removeprefix("data: "), strict=True)
             events.append(event)
-        assert [event["sequence_number"] for event in events] == list(range(first, first + len(events)))
+        assert events == read_transcript(data)
+        check_transcript(events, after=first - 1, complete=complete)
         return events

@@ -4,6 +4,8 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+from backtalk.domain.compaction import Compaction, pack
+
 DEEP: Any = "x"
 for _ in range(40):
     DEEP = [DEEP]
@@ -22,8 +24,14 @@ def bodies(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
         {"type": "file_search_call", "queries": ["q"], "results": [{"file_id": "f", "filename": "n", "text": "t", "score": 0.5, "attributes": {}}]},
         {"type": "reasoning", "summary": [{"type": "summary_text", "text": "t"}], "content": [{"type": "reasoning_text", "text": "t"}]},
         {"type": "mcp_call", "name": "n", "arguments": "{}"},
-        {"role": "user", "content": "x"},
+        {"type": "custom_tool_call", "call_id": "d", "name": "g", "input": "x"},
+        {"type": "custom_tool_call_output", "call_id": "d", "output": [{"type": "input_image", "image_url": "https://a.example/x.png"}]},
+        {"type": "web_search_call", "action": {"type": "search", "query": "q", "sources": []}, "results": [{"url": "u"}]},
+        {"type": "computer_call_output", "call_id": "e", "output": {"type": "computer_screenshot", "image_url": "data:image/png;base64,AA=="}},
+        {"type": "code_interpreter_call", "code": "1", "outputs": [{"type": "logs", "logs": "1"}]},
+        {"role": "user", "content": [{"type": "input_file", "file_id": ids["file_id"]}, {"type": "input_file", "filename": "a.txt", "file_data": "aGk="}]},
     ]  # fmt: skip
+    short = {"type": "compaction", "encrypted_content": pack(Compaction("s", items[:1], users=True))}
     where = {
         "type": "and",
         "filters": [{"type": "eq", "key": "a", "value": 1}, {"type": "in", "key": "b", "value": ["x", 2]}],
@@ -32,16 +40,19 @@ def bodies(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
     static = {"type": "static", "static": {"max_chunk_size_tokens": 200, "chunk_overlap_tokens": 100}}
     return {
         "/v1/responses": {
-            "model": "scripted", "input": items, "instructions": "i", "include": ["file_search_call.results"],
-            "tools": [{"type": "function", **FUNCTION}, search], "metadata": {"a": "b"},
+            "model": "scripted", "input": [short, *items], "instructions": "i", "include": ["file_search_call.results"],
+            "context_management": [{"type": "compaction", "compact_threshold": 100_000}],
+            "tools": [{"type": "function", **FUNCTION}, search, {"type": "custom", "name": "g", "format": {"type": "grammar", "syntax": "lark", "definition": "x"}}], "metadata": {"a": "b"},
             "tool_choice": {"type": "function", "name": "f"}, "text": {"format": {"type": "json_schema", **FORMAT}},
             "reasoning": {"effort": "low", "summary": "auto"}, "stream_options": {}, "stream": True,
         },
+        "/v1/responses/compact": {"model": "scripted", "input": items, "instructions": "i"},
+        "/v1/responses/input_tokens": {"input": items, "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}, "tools": [{"type": "function", **FUNCTION}]},
         "/v1/chat/completions": {
             "model": "scripted", "store": True, "metadata": {"a": "b"}, "stop": ["x"], "seed": 1,
             "messages": [
                 {"role": "system", "content": "s"},
-                {"role": "user", "content": [{"type": "text", "text": "t"}, {"type": "image_url", "image_url": {"url": "https://a.example/x.png", "detail": "low"}}, {"type": "file", "file": {"file_id": "f"}}]},
+                {"role": "user", "content": [{"type": "text", "text": "t"}, {"type": "image_url", "image_url": {"url": "https://a.example/x.png", "detail": "low"}}, {"type": "file", "file": {"file_id": ids["file_id"]}}]},
                 {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
                 {"role": "tool", "tool_call_id": "c", "content": [{"type": "text", "text": "t"}]},
                 {"role": "user", "content": "x"},
@@ -50,7 +61,7 @@ def bodies(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
             "tool_choice": {"type": "function", "function": {"name": "f"}},
             "response_format": {"type": "json_schema", "json_schema": FORMAT},
         },
-        "/v1/conversations": {"items": items, "metadata": {"a": "b"}},
+        "/v1/conversations": {"items": items, "metadata": {"a": "b"}, "title": "t"},
         "/v1/vector_stores": {"name": "n", "metadata": {"a": "b"}, "expires_after": {"anchor": "last_active_at", "days": 1}, "chunking_strategy": static},
         f"/v1/vector_stores/{ids['store_id']}/search": {"query": ["q", "r"], "max_num_results": 3, "filters": where, "ranking_options": {"ranker": "auto", "score_threshold": 0.1, "hybrid_search": {"embedding_weight": 1, "text_weight": 1}}},
         f"/v1/vector_stores/{ids['store_id']}/files": {"file_id": ids["file_id"], "attributes": {"a": 1, "b": "x"}, "chunking_strategy": static},

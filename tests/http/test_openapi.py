@@ -188,6 +188,7 @@ def test_everything_runs_as_it_is_shown_and_answers_as_it_says(document: Documen
 
     call("createChatCompletion")
     call("countResponseInputTokens")
+    call("compactResponse")
     call("createResponse", "response_id")
     for name in ("retrieveResponse", "listResponseInputItems", "retrieveResponseContext", "cancelResponse"):
         call(name)

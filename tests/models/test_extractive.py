@@ -178,3 +178,7 @@ def test_terms_are_stems_without_stopwords() -> None:
     assert terms("The ships were sailing") == terms("ship sails")
     assert terms("Café") == terms("cafe")
     assert terms("北京大学") == ["北京", "京大", "大学"]
+
+
+def test_it_says_what_it_can() -> None:
+    assert (ExtractiveReader.structured, ExtractiveReader.writes) == (True, False)

@@ -21,7 +21,7 @@ from fake_upstream import (
     tokens,
 )
 
-from backtalk.core.errors import BacktalkError, InvalidRequest, ModelNotFound, RateLimited, UpstreamError
+from backtalk.core.errors import BacktalkError, FormatRefused, InvalidRequest, ModelNotFound, RateLimited, UpstreamError
 from backtalk.domain.model import (
     CitationDelta,
     Delta,
@@ -29,6 +29,9 @@ from backtalk.domain.model import (
     Prompt,
     ReasoningDelta,
     RefusalDelta,
+    ScoredTextDelta,
+    SealedReasoning,
+    SummaryDelta,
     TextDelta,
     ToolCallDelta,
     Usage,
@@ -52,11 +55,11 @@ class Rig:
     async def deltas(self, asked: Prompt | None = None) -> list[Delta]:
         return [d async for read in self.model.stream(asked or prompt()) for d in read]
 
-    async def fails(self, kind: type[BacktalkError]) -> tuple[list[Delta], Any]:
+    async def fails(self, kind: type[BacktalkError], asked: Prompt | None = None) -> tuple[list[Delta], Any]:
         """What came before the failure, and the failure."""
         got: list[Delta] = []
         with pytest.raises(kind) as failure:
-            async for read in self.model.stream(prompt()):
+            async for read in self.model.stream(asked or prompt()):
                 got += read
         assert KEY not in failure.value.message
         return got, failure.value
@@ -196,6 +199,78 @@ async def test_numbers_of_passages_in_the_text_become_citations() -> None:
         TextDelta(" And [1][9]"),
         CitationDelta("file-1", "1.txt"),
     ]
+
+
+async def test_thinking_in_details_is_told_once() -> None:
+    def details(*parts: Any, **fields: Any) -> dict[str, Any]:
+        return delta(reasoning_details=list(parts), **fields)
+
+    summary = {"type": "reasoning.summary", "summary": "In short", "index": 1}
+    stream = events(
+        details({"type": "reasoning.text", "text": "hm", "signature": None}, reasoning="hm", content=""),
+        details(summary, {"type": "reasoning.summary", "summary": "x", "index": None}, reasoning_content="In shortx"),
+        details({"type": "reasoning.encrypted", "data": "c2VhbGVk"}, reasoning=None),
+        details(reasoning="only here"),
+        delta(content="a"),
+        finish(),
+    )
+    async with rig(stream) as r:
+        assert await r.deltas() == [
+            ReasoningDelta("hm"),
+            SummaryDelta("In short", 1),
+            SummaryDelta("x", 0),
+            SealedReasoning("c2VhbGVk"),
+            ReasoningDelta("only here"),
+            TextDelta("a"),
+            Finish("stop"),
+        ]
+
+
+def scored(text: str, *tokens: Any) -> dict[str, Any]:
+    chunk = delta(content=text)
+    chunk["choices"][0]["logprobs"] = {"content": list(tokens), "refusal": None}
+    return chunk
+
+
+async def test_text_comes_with_the_logprobs_of_its_tokens() -> None:
+    high = {"token": "Hé", "bytes": [72, 195, 169], "logprob": -0.1}
+    low = {"token": "é", "bytes": None, "logprob": -3}
+    stream = events(
+        scored("Hé", {**high, "top_logprobs": [high, low], "rank": 1}),
+        scored("é!", {**low, "top_logprobs": None}, {"token": "!", "logprob": 0}),
+        finish(),
+    )
+    known = {"token": "é", "bytes": [195, 169], "logprob": -3.0}
+    mark = {"token": "!", "bytes": [33], "logprob": 0.0, "top_logprobs": []}
+    async with rig(stream) as r:
+        assert await r.deltas() == [
+            ScoredTextDelta("Hé", ({**high, "top_logprobs": [high, known]},)),
+            ScoredTextDelta("é!", ({**known, "top_logprobs": []}, mark)),
+            Finish("stop"),
+        ]
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [None, 0.5, "x", [], {}, {"content": None}, {"content": 7}, {"content": [None]}, {"content": [{"token": 1}]},
+     {"content": [{"token": "a", "logprob": "high"}]}, {"tokens": ["a"], "token_logprobs": [-1.0]}],
+)  # fmt: skip
+async def test_strange_logprobs_are_passed_over(strange: Any) -> None:
+    chunk = delta(content="a")
+    chunk["choices"][0]["logprobs"] = strange
+    async with rig(events(chunk, finish())) as r:
+        assert await r.deltas() == [TextDelta("a"), Finish("stop")]
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [None, "x", 7, {}, [None], ["x"], [{}], [{"type": "reasoning.text", "text": None}],
+     [{"type": "reasoning.summary", "summary": 1}], [{"type": "reasoning.new", "text": "x"}],
+     [{"type": "reasoning.encrypted", "data": {}}]],
+)  # fmt: skip
+async def test_strange_details_are_passed_over(strange: Any) -> None:
+    async with rig(events(delta(content="a", reasoning="hm", reasoning_details=strange), finish())) as r:
+        assert await r.deltas() == [ReasoningDelta("hm"), TextDelta("a"), Finish("stop")]
 
 
 @pytest.mark.parametrize("code", [500, 502, 503, 504, 529, 429, 408])
@@ -455,6 +530,42 @@ async def test_a_refused_request_is_the_clients_to_mend(code: int) -> None:
     )
 
 
+SCHEMA = {"type": "json_schema", "name": "n", "schema": {"type": "object", "properties": {}}}
+
+
+@pytest.mark.parametrize(("code", "body"), [
+    (400, {"error": {"message": "This model does not support response format `json_schema`."}}),
+    (400, {"error": {"message": "Invalid parameter", "param": "response_format"}}),
+    (422, {"detail": [{"loc": ["body", "response_format"], "msg": "Extra inputs are not permitted"}]}),
+    (400, {"error": {"message": "failed to parse grammar"}}),
+    (400, {"error": {"message": "Structured outputs are not enabled here"}}),
+])  # fmt: skip
+async def test_a_format_that_a_server_does_not_know_is_said_and_remembered(code: int, body: Any) -> None:
+    async with rig(status(code, body), GOOD) as r:
+        for _ in range(2):
+            got, error = await r.fails(FormatRefused, prompt(text_format=SCHEMA))
+            assert (got, error.param, error.status) == ([], "text.format", 400) and error.message
+        assert len(r.upstream.requests) == 1
+        assert text_of(await r.deltas(prompt(text_format={"type": "json_object"}))) == HELLO
+        assert text_of(await r.deltas(prompt(text_format={"type": "text"}))) == HELLO
+        assert text_of(await r.deltas()) == HELLO
+
+
+@pytest.mark.parametrize("asked", [
+    (prompt(), "response_format is unknown"),
+    (prompt(text_format={"type": "text"}), "response_format is unknown"),
+    (prompt(text_format=SCHEMA), "bad temperature"),
+    (prompt(text_format=SCHEMA), "Invalid schema for response_format 'n': 'required' is missing"),
+    (prompt(text_format=SCHEMA), "response_format: maximum context length is 9 tokens"),
+])  # fmt: skip
+async def test_other_refusals_say_nothing_of_the_format(asked: tuple[Prompt, str]) -> None:
+    sent, said = asked
+    async with rig(status(400, {"error": {"message": said}}), GOOD) as r:
+        _, error = await r.fails(InvalidRequest, sent)
+        assert not isinstance(error, FormatRefused) and error.message == said
+        assert text_of(await r.deltas(sent)) == HELLO
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -501,3 +612,19 @@ async def test_an_unknown_model_is_not_found_and_a_wrong_url_is_said() -> None:
 
 def test_an_upstream_never_shows_its_key() -> None:
     assert KEY not in repr(Upstream("fake", "http://x/v1", KEY)) + str([Upstream("fake", "http://x/v1", KEY)])
+
+
+@pytest.mark.parametrize(
+    ("url", "takes_files"),
+    [
+        ("https://api.openai.com/v1", True),
+        ("https://openrouter.ai/api/v1", True),
+        ("http://127.0.0.1:11434/v1", False),
+        ("https://proxy.example/api.openai.com/v1", False),
+    ],
+)
+async def test_it_says_what_it_can(url: str, takes_files: bool) -> None:
+    egress = Egress()
+    model = OpenAIChat(Upstream("far", url), egress)
+    await egress.close()
+    assert (model.structured, model.files) == (True, takes_files)

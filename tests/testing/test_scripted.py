@@ -13,6 +13,9 @@ from backtalk.domain.model import (
     Prompt,
     ReasoningDelta,
     RefusalDelta,
+    ScoredTextDelta,
+    SealedReasoning,
+    SummaryDelta,
     TextDelta,
     Tool,
     ToolCallDelta,
@@ -99,6 +102,17 @@ async def test_it_quotes_what_the_tool_said() -> None:
     assert text_of(await answer(ASK, call, output, tools=[WEATHER])) == "get_weather says: 18 degrees"
 
 
+@pytest.mark.parametrize("model", [ScriptedModel(), ExtractiveReader()])
+async def test_it_takes_what_a_custom_tool_said(model: Model) -> None:
+    run = Tool("run_code", "Runs.", {"type": "object", "properties": {"input": {"type": "string"}}})
+    (called,) = calls_of(await answer("Run code: 6 * 7", tools=[run], tool_choice="run_code", model=model))
+    assert called == ("run_code", {"input": "Run code: 6 * 7"})
+    call = {"type": "custom_tool_call", "call_id": "c", "name": "run_code", "input": "6 * 7"}
+    output = {"type": "custom_tool_call_output", "call_id": "c", "output": "42"}
+    deltas = await answer("Run code: 6 * 7", call, output, tools=[run], model=model)
+    assert "42" in text_of(deltas) and not calls_of(deltas)
+
+
 async def test_it_cites_the_best_passage() -> None:
     results = [{"file_id": f"f{n}", "filename": f"{n}.txt", "score": n / 2, "text": f"Text {n}."} for n in (0, 1)]
     search = {"type": "file_search_call", "id": "fs", "results": results}
@@ -117,6 +131,38 @@ async def test_json_output() -> None:
         "age": 31,
     }
     assert json.loads(text_of(await answer("Hi", text_format={"type": "json_object"}))) == {"answer": "Hi"}
+
+
+async def test_one_that_is_not_structured_answers_in_prose() -> None:
+    model = ScriptedModel(['{"a": 1}'], structured=False)
+    assert (ScriptedModel().structured, model.structured, model.files) == (True, False, True)
+    for said in ('{"a": 1}', "You said: Hi"):
+        assert text_of(await answer("Hi", model=model, text_format={"type": "json_object"})) == said
+    assert [prompt.text_format for prompt in model.prompts] == [{"type": "json_object"}] * 2
+
+
+async def test_it_sees_what_came_with_the_question() -> None:
+    image = {"type": "input_image", "image_url": "https://x/y.png"}
+    file = {"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,AA"}
+    text = {"type": "input_text", "text": "Look"}
+
+    async def said(*parts: dict[str, Any]) -> str:
+        return text_of(await answer({"type": "message", "role": "user", "content": [text, *parts]}))
+
+    assert await said(image) == "You said: Look You sent 1 image."
+    assert await said(image, image, file) == "You said: Look You sent 2 images. You sent the file a.pdf."
+    assert await said({"type": "input_file", "file_id": "file-1"}) == "You said: Look"
+
+
+async def test_it_is_certain_of_every_token() -> None:
+    token: dict[str, Any] = {"token": " é", "bytes": [32, 195, 169], "logprob": 0.0}
+    for asked, alternatives in ((0, []), (1, [token]), (5, [token])):
+        deltas = await answer("Say exactly: a é", logprobs=asked)
+        assert deltas[1] == ScoredTextDelta(" é", ({**token, "top_logprobs": alternatives},))
+    assert text_of(deltas) == "a é"
+    scripted = await answer("Hi", model=ScriptedModel(["b"]), logprobs=0)
+    assert isinstance(scripted[0], ScoredTextDelta)
+    assert not any(isinstance(delta, ScoredTextDelta) for delta in await answer("Say exactly: a b"))
 
 
 async def test_it_remembers_the_conversation() -> None:
@@ -146,6 +192,15 @@ async def test_directives() -> None:
     assert isinstance((await answer("[[refuse]]"))[0], RefusalDelta)
     thought = await answer("[[think]] Hello")
     assert isinstance(thought[0], ReasoningDelta) and text_of(thought) == "You said: Hello"
+    parts: dict[int, str] = {}
+    summed = await answer("[[summarise]] Hello")
+    for delta in summed:
+        if isinstance(delta, SummaryDelta):
+            parts[delta.part] = parts.get(delta.part, "") + delta.text
+    assert list(parts) == [0, 1] and all(len(text.split()) > 2 for text in parts.values())
+    sealed = summed.index(SealedReasoning("sealed"))
+    assert all(isinstance(delta, SummaryDelta) for delta in summed[:sealed])
+    assert text_of(summed[sealed:]) == "You said: Hello"
     cut = await answer("[[tokens:50]]", max_output_tokens=7)
     assert len(cut) == 8 and cut[-1].reason == "length"  # type: ignore[union-attr]
 

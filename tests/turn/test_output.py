@@ -148,3 +148,11 @@ def test_a_tool_that_was_cut_off_is_closed() -> None:
     assert [type(event) for event in closed][-1] is ItemDone
     assert [item["status"] for item in output.items] == ["incomplete"]
     assert output.close("incomplete") == []
+
+
+def test_of_calls_that_are_cut_off_those_that_are_whole_say_so() -> None:
+    output = Output()
+    output.feed([ToolCallDelta(0, '{"a":', "call_1", "one"), ToolCallDelta(1, '{"b":1}', "call_2", "two")])
+    output.feed([ToolCallDelta(2, "{", "call_3", "three")])
+    output.close("incomplete")
+    assert [item["status"] for item in output.items] == ["incomplete", "completed", "incomplete"]

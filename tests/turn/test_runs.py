@@ -1,6 +1,6 @@
 """Runs that do not go as planned: calls that make no sense, and a log that is taken away."""
 
-import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -9,32 +9,39 @@ import pytest
 
 from backtalk import Backtalk
 from backtalk.core.settings import Settings
-from backtalk.domain.model import Delta, Finish, TextDelta, ToolCallDelta
-from backtalk.testing import ScriptedModel, serve
+from backtalk.domain.model import Delta, Finish, Prompt, TextDelta, ToolCallDelta
+from backtalk.testing import ScriptedModel, check_transcript, read_transcript, serve
 
 
 def search(arguments: str, index: int = 0) -> list[Delta]:
     return [ToolCallDelta(index, call_id=f"call_{index}", name="file_search"), ToolCallDelta(index, arguments)]
 
 
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, discover=False, model="scripted")
+
+
+def client_of(url: str) -> httpx2.Client:
+    return httpx2.Client(base_url=f"{url}/v1", timeout=30)
+
+
 def run(tmp_path: Path, script: list[Any], **more: Any) -> tuple[list[dict[str, Any]], ScriptedModel]:
     """The events of a streamed response that may search an empty vector store and call `f`."""
     model = ScriptedModel(script)
-    app = Backtalk(Settings(home=tmp_path, discover=False, model="scripted"), models=[model])
-    with serve(app) as url, httpx2.Client(base_url=f"{url}/v1", timeout=30) as http:
-        store = http.post("/vector_stores", json={}).json()["id"]
-        tools = [{"type": "file_search", "vector_store_ids": [store]}, {"type": "function", "name": "f"}]
-        reply = http.post("/responses", json={"input": "Which?", "stream": True, "tools": tools, **more})
-        frames = reply.text.split("\n\n")
-        events = [json.loads(frame.split("data: ", 1)[1]) for frame in frames if frame.startswith("event: ")]
-        assert events[-1]["response"] == http.get(f"/responses/{events[0]['response']['id']}").json()
-    added, done = (
-        sorted(event["output_index"] for event in events if event["type"] == f"response.output_item.{kind}")
-        for kind in ("added", "done")
-    )
-    assert added == done
-    assert [event["sequence_number"] for event in events] == list(range(len(events)))
-    return events, model
+    with serve(Backtalk(settings(tmp_path), models=[model])) as url, client_of(url) as http:
+        return streamed(http, [{"type": "function", "name": "f"}], **more), model
+
+
+def streamed(http: httpx2.Client, functions: list[Any], **more: Any) -> list[dict[str, Any]]:
+    """The events of a turn with an empty vector store to search, checked against the grammar and against GET."""
+    store = http.post("/vector_stores", json={}).json()["id"]
+    tools = [{"type": "file_search", "vector_store_ids": [store]}, *functions]
+    reply = http.post("/responses", json={"input": "Which?", "stream": True, "tools": tools, **more})
+    assert reply.status_code == 200, reply.text
+    events = read_transcript(reply.content)
+    check_transcript(events)
+    assert events[-1]["response"] == http.get(f"/responses/{events[0]['response']['id']}").json()
+    return events
 
 
 @pytest.mark.parametrize("arguments", ['{"queries": 5}', "[]", '{"queries": [{}]}', "{", '{"queries": null}'])
@@ -47,7 +54,8 @@ def test_a_call_with_senseless_arguments_searches_for_the_question(tmp_path: Pat
 
 def test_a_model_that_never_stops_calling_is_stopped(tmp_path: Path) -> None:
     events, model = run(tmp_path, [[*search("{}"), Finish("tool_calls")] for _ in range(50)])
-    assert events[-1]["type"] == "response.completed"
+    assert events[-1]["type"] == "response.incomplete"
+    assert events[-1]["response"]["backtalk"] == {"reason": "max_steps"}
     assert model.prompts[-1].tool_choice == "none"
     assert len(model.prompts) == 9
 
@@ -68,8 +76,30 @@ def test_searches_and_functions_in_one_step(tmp_path: Path) -> None:
     assert len(model.prompts) == 1
 
 
-def test_a_search_of_a_store_that_is_not_there_fails_with_its_item_closed(tmp_path: Path) -> None:
-    tools = [{"type": "file_search", "vector_store_ids": ["vs_none"]}]
-    events, _ = run(tmp_path, [[*search("{}"), Finish("tool_calls")]], tools=tools)
+class Saboteur:
+    """Deletes the vector store before it asks to search it."""
+
+    id = "scripted"
+    url = ""
+
+    async def stream(self, prompt: Prompt) -> AsyncIterator[list[Delta]]:
+        async with httpx2.AsyncClient(base_url=self.url) as http:
+            (store,) = (await http.get("/vector_stores")).json()["data"]
+            await http.delete(f"/vector_stores/{store['id']}")
+        yield [*search("{}"), Finish("tool_calls")]
+
+
+def test_a_search_of_a_store_that_is_gone_fails_with_its_item_closed(tmp_path: Path) -> None:
+    model = Saboteur()
+    with serve(Backtalk(settings(tmp_path), models=[model])) as url, client_of(url) as http:
+        model.url = f"{url}/v1"
+        events = streamed(http, [])
     assert events[-1]["type"] == "response.failed"
     assert [item["status"] for item in events[-1]["response"]["output"]] == ["incomplete"]
+
+
+def test_calls_beyond_the_budget_are_left_and_the_answer_comes(tmp_path: Path) -> None:
+    script: list[Any] = [[*search("{}"), *search("{}", 1), Finish("tool_calls")], "Done."]
+    events, model = run(tmp_path, script, max_tool_calls=1)
+    assert [item["type"] for item in events[-1]["response"]["output"]] == ["file_search_call", "message"]
+    assert model.prompts[-1].tool_choice == "none"

@@ -14,6 +14,7 @@ class ConversationObject(Struct):
     object: Literal["conversation"]
     created_at: int
     metadata: dict[str, str]
+    title: str | None
 
 
 class ConversationList(Listing):
@@ -23,7 +24,10 @@ class ConversationList(Listing):
 
 
 class ItemObject(Struct):
-    """A message, a call, a call's output: `type` says which, and what else is in it."""
+    """A message, a call, a call's output: `type` says which, and what else is in it.
+
+    With `include=backtalk.parent_id` also `parent_id`, the item of the conversation that it follows on.
+    """
 
     id: str
     type: str

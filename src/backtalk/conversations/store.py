@@ -1,7 +1,8 @@
 """Conversations and items in SQL.
 
 Items form a tree: each knows the item that it followed on (`parent_id`), so a chain of responses is a walk from a leaf
-to the root. Within a conversation they also have a `position`: that is the order in which they were appended.
+to the root. Within a conversation they also have a `position`: that is the order in which they were appended, on
+whatever branch. The default branch is the one that ends in the item appended last.
 """
 
 from collections.abc import Sequence
@@ -15,17 +16,18 @@ from sqlalchemy import (
     Integer,
     String,
     delete,
-    func,
     insert,
     literal,
     select,
     update,
 )
 
+from backtalk.conversations.tree import Tree, grow, newest, path
+from backtalk.conversations.words import fold, title_of, words_of
 from backtalk.core.clock import now
 from backtalk.domain.items import Item
 from backtalk.http.paging import Cursor
-from backtalk.storage.schema import Id, Json, RowId, table
+from backtalk.storage.schema import Id, Json, LongText, RowId, table
 
 conversations = table(
     "conversations",
@@ -35,6 +37,7 @@ conversations = table(
     Column("created_at", Integer, nullable=False),
     Column("metadata", Json, nullable=False),
     Column("title", String(512)),
+    Column("title_words", LongText),
 )
 
 items = table(
@@ -49,6 +52,7 @@ items = table(
     Column("position", BigInteger),
     Column("created_at", Integer, nullable=False),
     Column("data", Json, nullable=False),
+    Column("words", LongText),
 )
 Index("ix_items_response_id", items.c.response_id, items.c.number)
 Index("ix_items_conversation_id", items.c.conversation_id, items.c.position)
@@ -57,34 +61,53 @@ Index("ix_items_parent_id", items.c.parent_id)
 MAX_CHAIN = 100_000
 _WALK = 500
 """Steps up the tree in one query: MySQL and MariaDB stop a recursion after 1,000, the latter without a word."""
+_OPENING = 20
+"""How many items a title is looked for in."""
+_AT_ONCE = 500
+_ROUNDS = 100
 
 
 # ── conversations ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def create(connection: Connection, project: str, conversation_id: str, metadata: dict[str, str]) -> int:
+def create(
+    connection: Connection, project: str, conversation_id: str, metadata: dict[str, str], title: str | None = None
+) -> int:
     """Makes an empty conversation and returns its time of creation."""
     created = now()
-    row = {"id": conversation_id, "project": project, "created_at": created, "metadata": metadata}
+    row = {"id": conversation_id, "project": project, "created_at": created, "metadata": metadata, **_titled(title)}
     connection.execute(insert(conversations).values(row))
     return created
 
 
 def find(connection: Connection, project: str, conversation_id: str, *, lock: bool = False) -> Any | None:
-    """(id, created_at, metadata, title), or None. With `lock`, appends to it wait for this transaction."""
+    """(number, id, created_at, metadata, title, …), or None. With `lock`, appends to it wait for this transaction."""
     query = select(conversations).where(conversations.c.id == conversation_id, conversations.c.project == project)
     return connection.execute(query.with_for_update() if lock else query).one_or_none()
 
 
-def listing(connection: Connection, project: str, cursor: Cursor) -> list[Any]:
-    """Up to `limit + 1` conversations."""
-    query = select(conversations).where(conversations.c.project == project)
+def listing(connection: Connection, project: str, cursor: Cursor, terms: Sequence[str] = ()) -> list[Any] | None:
+    """Up to `limit + 1` conversations that have each of `terms` in their title or a message; None for an unknown cursor.
+
+    Terms are folded as `words.fold` does it.
+    """
+    query = select(conversations).where(conversations.c.project == project, *(_has(project, term) for term in terms))
     if cursor.after:
-        number = select(conversations.c.number).where(
-            conversations.c.id == cursor.after, conversations.c.project == project
-        )
-        query = query.where(_beyond(conversations.c.number, number.scalar_subquery(), cursor.order))
+        seen = find(connection, project, cursor.after)
+        if seen is None:
+            return None
+        query = query.where(_beyond(conversations.c.number, seen.number, cursor.order))
     return list(connection.execute(query.order_by(_ordered(conversations.c.number, cursor)).limit(cursor.limit + 1)))
+
+
+def _has(project: str, term: str) -> Any:
+    """Whether a conversation contains a term, every character of which stands for itself."""
+    said = select(items.c.id).where(
+        items.c.conversation_id == conversations.c.id,
+        items.c.project == project,
+        items.c.words.contains(term, autoescape=True),
+    )
+    return conversations.c.title_words.contains(term, autoescape=True) | said.exists()
 
 
 def set_metadata(connection: Connection, project: str, conversation_id: str, metadata: dict[str, str]) -> None:
@@ -92,9 +115,25 @@ def set_metadata(connection: Connection, project: str, conversation_id: str, met
     connection.execute(query.values(metadata=metadata))
 
 
+def set_title(connection: Connection, project: str, conversation_id: str, title: str | None) -> None:
+    query = update(conversations).where(conversations.c.id == conversation_id, conversations.c.project == project)
+    connection.execute(query.values(_titled(title)))
+
+
+def title_from_items(connection: Connection, project: str, conversation_id: str) -> None:
+    """Gives a conversation the title that its first items make, or none."""
+    of_it = _of(project, conversation_id)
+    first = select(items.c.data).where(of_it).order_by(items.c.position).limit(_OPENING)
+    set_title(connection, project, conversation_id, title_of(connection.execute(first).scalars()))
+
+
+def _titled(title: str | None) -> dict[str, str | None]:
+    return {"title": title, "title_words": None if title is None else fold(title)}
+
+
 def remove(connection: Connection, project: str, conversation_id: str) -> bool:
     """Deletes a conversation and the items that no response holds; the responses keep theirs."""
-    of_it = (items.c.conversation_id == conversation_id) & (items.c.project == project)
+    of_it = _of(project, conversation_id)
     _delete_unheld(connection, project, of_it & items.c.response_id.is_(None))
     connection.execute(update(items).where(of_it).values(conversation_id=None, position=None))
     gone = delete(conversations).where(conversations.c.id == conversation_id, conversations.c.project == project)
@@ -126,6 +165,7 @@ def add_items(
                 "kind": kind,
                 "created_at": created,
                 "data": item,
+                "words": words_of(item),
             }
         )
         parent_id = item["id"]
@@ -134,31 +174,76 @@ def add_items(
     return parent_id
 
 
-def append_to_conversation(connection: Connection, project: str, conversation_id: str, ids: Sequence[str]) -> None:
-    """Puts items at the end of a conversation, in this order. A conversation deleted meanwhile stays deleted."""
-    if find(connection, project, conversation_id, lock=True) is None:
+def append_to_conversation(
+    connection: Connection, project: str, conversation_id: str, ids: Sequence[str], *, branched: bool = False
+) -> None:
+    """Puts items at the end of a conversation, in this order. A conversation deleted meanwhile stays deleted.
+
+    The first of them then follows on what was last there, whatever it was said to: of two responses that ran side by
+    side, both stay on the default branch. With `branched` its parent stays.
+    """
+    row = find(connection, project, conversation_id, lock=True)
+    if row is None or not ids:
         return
-    last = select(func.max(items.c.position)).where(
-        items.c.conversation_id == conversation_id, items.c.project == project
-    )
-    position = connection.execute(last).scalar() or 0
+    last = _last(connection, project, conversation_id)
+    position = last.position if last else 0
     for offset, item_id in enumerate(ids, 1):
         query = update(items).where(items.c.id == item_id, items.c.project == project)
         connection.execute(query.values(conversation_id=conversation_id, position=position + offset))
+    if last and not branched:
+        first = update(items).where(items.c.id == ids[0], items.c.project == project)
+        connection.execute(first.values(parent_id=last.id))
+    if row.title is None:
+        title_from_items(connection, project, conversation_id)
 
 
 def last_of_conversation(connection: Connection, project: str, conversation_id: str) -> str | None:
-    """The id of the item at a conversation's end."""
-    of_it = (items.c.conversation_id == conversation_id) & (items.c.project == project)
-    return connection.execute(
-        select(items.c.id).where(of_it).order_by(items.c.position.desc()).limit(1)
-    ).scalar_one_or_none()
+    """The id of the item appended last, the leaf of the default branch."""
+    last = _last(connection, project, conversation_id)
+    return last.id if last else None
 
 
-def of_conversation(connection: Connection, project: str, conversation_id: str) -> list[Item]:
-    """All items of a conversation, oldest first."""
-    of_it = (items.c.conversation_id == conversation_id) & (items.c.project == project)
-    return list(connection.execute(select(items.c.data).where(of_it).order_by(items.c.position)).scalars())
+def _last(connection: Connection, project: str, conversation_id: str) -> Any | None:
+    """(id, position) of the item appended last."""
+    query = select(items.c.id, items.c.position).where(_of(project, conversation_id))
+    return connection.execute(query.order_by(items.c.position.desc()).limit(1)).one_or_none()
+
+
+def branch(connection: Connection, project: str, conversation_id: str, leaf_id: str | None = None) -> list[Item] | None:
+    """The items from the root to `leaf_id`, oldest first, by default to the item appended last.
+
+    None when `leaf_id` is not in the conversation.
+    """
+    query = select(items.c.id, items.c.parent_id, items.c.data).where(_of(project, conversation_id))
+    rows = connection.execute(query.order_by(items.c.position)).all()
+    found = _tree(connection, project, rows)
+    if leaf_id is not None and leaf_id not in found:
+        return None
+    data = {row.id: row.data for row in rows}
+    return [data[item_id] for item_id in path(found, leaf_id or newest(found))]
+
+
+def tree(connection: Connection, project: str, conversation_id: str) -> Tree:
+    """All items of a conversation, as the tree that they form in it."""
+    query = select(items.c.id, items.c.parent_id).where(_of(project, conversation_id))
+    return _tree(connection, project, connection.execute(query.order_by(items.c.position)).all())
+
+
+def _tree(connection: Connection, project: str, rows: Sequence[Any]) -> Tree:
+    """The tree of rows with `id` and `parent_id`; parents that are not among them are looked up."""
+    known = {row.id for row in rows}
+    outside: dict[str, str | None] = {}
+    missing = {row.parent_id for row in rows} - known - {None}
+    for _ in range(_ROUNDS):
+        if not missing:
+            break
+        asked = sorted(missing)[:_AT_ONCE]
+        query = select(items.c.id, items.c.parent_id).where(items.c.id.in_(asked), items.c.project == project)
+        found = {row.id: row.parent_id for row in connection.execute(query)}
+        outside |= found
+        known.update(asked)
+        missing = (missing | set(found.values())) - known - {None}
+    return grow(((row.id, row.parent_id) for row in rows), outside)
 
 
 def chain(connection: Connection, project: str, leaf_id: str | None) -> list[Item]:
@@ -194,13 +279,13 @@ def find_items(connection: Connection, project: str, ids: Sequence[str]) -> dict
 
 
 def conversation_item(connection: Connection, project: str, conversation_id: str, item_id: str) -> Item | None:
-    query = select(items.c.data).where(items.c.id == item_id, items.c.project == project)
-    return connection.execute(query.where(items.c.conversation_id == conversation_id)).scalar_one_or_none()
+    query = select(items.c.data).where(_of(project, conversation_id), items.c.id == item_id)
+    return connection.execute(query).scalar_one_or_none()
 
 
 def remove_from_conversation(connection: Connection, project: str, conversation_id: str, item_id: str) -> bool:
     """Takes one item out of a conversation. If no response holds it, it is deleted and its children adopted."""
-    it = (items.c.id == item_id) & (items.c.project == project) & (items.c.conversation_id == conversation_id)
+    it = _of(project, conversation_id) & (items.c.id == item_id)
     row = connection.execute(select(items.c.parent_id, items.c.response_id).where(it)).one_or_none()
     if row is None:
         return False
@@ -212,24 +297,16 @@ def remove_from_conversation(connection: Connection, project: str, conversation_
     return True
 
 
-def list_items(
-    connection: Connection,
-    project: str,
-    cursor: Cursor,
-    *,
-    conversation_id: str | None = None,
-    response_id: str | None = None,
-) -> list[Item]:
-    """Up to `limit + 1` items of a conversation, or of a response's input."""
-    if conversation_id is not None:
-        order, of_it = items.c.position, items.c.conversation_id == conversation_id
-    else:
-        order, of_it = items.c.number, (items.c.response_id == response_id) & (items.c.kind == "input")
-    query = select(items.c.data).where(items.c.project == project, of_it)
+def list_items(connection: Connection, project: str, cursor: Cursor, *, response_id: str) -> list[Item] | None:
+    """Up to `limit + 1` items of a response's input; None for an unknown cursor."""
+    of_it = (items.c.response_id == response_id) & (items.c.kind == "input") & (items.c.project == project)
+    query = select(items.c.data).where(of_it)
     if cursor.after:
-        seen = select(order).where(items.c.id == cursor.after, items.c.project == project, of_it)
-        query = query.where(_beyond(order, seen.scalar_subquery(), cursor.order))
-    return list(connection.execute(query.order_by(_ordered(order, cursor)).limit(cursor.limit + 1)).scalars())
+        seen = connection.execute(select(items.c.number).where(of_it, items.c.id == cursor.after)).scalar_one_or_none()
+        if seen is None:
+            return None
+        query = query.where(_beyond(items.c.number, seen, cursor.order))
+    return list(connection.execute(query.order_by(_ordered(items.c.number, cursor)).limit(cursor.limit + 1)).scalars())
 
 
 def forget_response(connection: Connection, project: str, response_id: str) -> None:
@@ -241,7 +318,8 @@ def forget_response(connection: Connection, project: str, response_id: str) -> N
 
 def _delete_unheld(connection: Connection, project: str, unheld: Any) -> None:
     """Deletes items; what followed on them follows on what was before them."""
-    rows = connection.execute(select(items.c.id, items.c.parent_id).where(unheld).order_by(items.c.number)).all()
+    order = (items.c.position, items.c.number)  # of a conversation, of a response: a parent comes before its children
+    rows = connection.execute(select(items.c.id, items.c.parent_id).where(unheld).order_by(*order)).all()
     for row in reversed(rows):
         _adopt(connection, project, row.id, row.parent_id)
     connection.execute(delete(items).where(unheld))
@@ -251,6 +329,10 @@ def _adopt(connection: Connection, project: str, item_id: str, parent_id: str | 
     """The children of an item that goes away become its parent's."""
     children = update(items).where(items.c.parent_id == item_id, items.c.project == project)
     connection.execute(children.values(parent_id=parent_id))
+
+
+def _of(project: str, conversation_id: str) -> Any:
+    return (items.c.conversation_id == conversation_id) & (items.c.project == project)
 
 
 def _beyond(column: Any, value: Any, order: str) -> Any:

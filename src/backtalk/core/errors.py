@@ -86,6 +86,7 @@ class ModelNotFound(NotFound):
 class MethodNotAllowed(BacktalkError):
     status = 405
     type = "invalid_request_error"
+    code = "method_not_supported"
 
 
 class Conflict(BacktalkError):

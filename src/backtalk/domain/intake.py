@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from backtalk.core.errors import InvalidRequest
+from backtalk.domain.compaction import unpack
 from backtalk.domain.items import INCLUDABLE, Item, Part, output_text
 
 MAX_ITEMS = 2048
@@ -41,9 +42,6 @@ _PASSED_ON = {
     "mcp_list_tools",
     "mcp_approval_request",
     "mcp_approval_response",
-    "custom_tool_call",
-    "custom_tool_call_output",
-    "compaction",
 }
 
 
@@ -169,7 +167,35 @@ def _other_part(value: dict[str, Any], kind: str, param: str) -> Part:
             _string(audio, field, f"{param}.input_audio")
     for field in ("image_url", "file_id", "file_url", "file_data", "filename", "detail"):
         _string_or_none(value, field, param)
-    return {"detail": "auto", **value} if kind == "input_image" else value
+    if kind == "input_file":
+        return _file(value, param)
+    return _image(value, param) if kind == "input_image" else value
+
+
+def _file(value: dict[str, Any], param: str) -> Part:
+    if value.get("file_url"):
+        raise InvalidRequest(
+            "This server fetches nothing from other places: send the file as 'file_data', or upload it and name its "
+            "'file_id'.",
+            param=f"{param}.file_url",
+            code="unsupported_parameter",
+        )
+    if not (value.get("file_id") or value.get("file_data")):
+        raise _missing(f"{param}.file_data")
+    return value
+
+
+def _image(value: dict[str, Any], param: str) -> Part:
+    url = value.get("image_url")
+    if not (url or value.get("file_id")):
+        raise _missing(f"{param}.image_url")
+    if url and not url.startswith(("https://", "http://", "data:image/")):
+        raise InvalidRequest(
+            f"Invalid '{param}.image_url': it begins with https://, http:// or data:image/.",
+            param=f"{param}.image_url",
+            code="invalid_value",
+        )
+    return {"detail": "auto", **value}
 
 
 def _function_call(value: dict[str, Any], param: str) -> Item:
@@ -206,6 +232,24 @@ def _result(value: dict[str, Any], param: str) -> dict[str, Any]:
     return {**value, **texts}
 
 
+def _custom_tool_call(value: dict[str, Any], param: str) -> Item:
+    for field in ("call_id", "name", "input"):
+        _string(value, field, param)
+    return {**value, "status": value.get("status") or "completed"}
+
+
+def _compaction(value: dict[str, Any], param: str) -> Item:
+    try:
+        take_items(unpack(_string(value, "encrypted_content", param)).items, f"{param}.items")
+    except (ValueError, InvalidRequest) as error:
+        raise InvalidRequest(
+            f"'{param}.encrypted_content' cannot be read: {error}.",
+            param=f"{param}.encrypted_content",
+            code="invalid_value",
+        ) from None
+    return value
+
+
 def _mcp_call(value: dict[str, Any], param: str) -> Item:
     _string(value, "name", param)
     _string_or_none(value, "arguments", param)
@@ -228,6 +272,9 @@ _TAKERS: dict[str, Callable[[dict[str, Any], str], Item]] = {
     "message": _message,
     "function_call": _function_call,
     "function_call_output": _function_call_output,
+    "custom_tool_call": _custom_tool_call,
+    "custom_tool_call_output": _function_call_output,
+    "compaction": _compaction,
     "item_reference": _reference,
     "file_search_call": _file_search_call,
     "mcp_call": _mcp_call,

@@ -23,12 +23,15 @@ ID_PREFIXES = {
     "mcp_list_tools": "mcpl",
     "mcp_approval_request": "mcpr",
     "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
     "compaction": "cmp",
 }
 
 
 CLIENT_CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
 """Calls that a client answers, and the field that holds what the model wrote for them."""
+OUTPUTS = ("function_call_output", "custom_tool_call_output")
+"""What a client answers them with."""
 
 
 RESULTS = "file_search_call.results"

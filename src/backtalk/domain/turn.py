@@ -22,6 +22,14 @@ class Passage(msgspec.Struct, frozen=True):
     end: int = 0
 
 
+class Attachment(msgspec.Struct, frozen=True):
+    """A file that a request's input holds or names. `file_id` is None for one that came with the request."""
+
+    filename: str
+    data: bytes
+    file_id: str | None = None
+
+
 class Piece(msgspec.Struct, kw_only=True):
     """Something that a context source offers for the prompt; `budget` decides whether it goes in.
 
@@ -62,12 +70,27 @@ class TurnRequest(msgspec.Struct, kw_only=True):
     stop: list[str] | None = None
     seed: int | None = None
     text_format: dict[str, Any] | None = None
+    verbosity: str | None = None
+    logprobs: int | None = None
     reasoning_effort: str | None = None
+    reasoning_summary: str | None = None
     truncation: str = "disabled"
     user: str | None = None
     request_id: str | None = None
     generate: bool = True
     """False: the model is not asked; the response holds the input, to be gone on from."""
+    branch_from: str | None = None
+    """The item of the conversation that the input follows on, where that is not its last."""
+    compact_above: int | None = None
+    """Tokens of context above which what was said is made short before the model is asked."""
+    compact: bool = False
+    """Make the talk short, and do nothing else."""
+    places: list[str] = []
+    """What the wire calls each item of the input, where that is not `input[i]`."""
+
+    def place(self, i: int) -> str:
+        """The parameter that an item of the input came in."""
+        return self.places[i] if self.places else f"input[{i}]"
 
 
 class ContextSource(Protocol):
@@ -80,10 +103,26 @@ class ContextSource(Protocol):
         ...
 
 
-class SearchFiles(Protocol):
+class Attachments(Protocol):
+    """How a turn gets at files: the app hands it what the rooms below can read."""
+
+    def open(self, caller: Caller, file_id: str, /) -> Awaitable[Attachment]:
+        """A file with its bytes. Raises NotFound, TooLarge."""
+        ...
+
+    def text(self, caller: Caller, attachment: Attachment, /) -> Awaitable[str]:
+        """What a file says. Raises InvalidRequest for one that cannot be read."""
+        ...
+
+
+class VectorStores(Protocol):
     """How a turn searches vector stores: the app hands it the retrieval room's service."""
 
-    def __call__(
+    def check_stores(self, caller: Caller, store_ids: Sequence[str]) -> Awaitable[None]:
+        """Raises NotFound, or InvalidRequest for one that has expired."""
+        ...
+
+    def search(
         self,
         caller: Caller,
         store_ids: Sequence[str],

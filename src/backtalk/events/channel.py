@@ -35,9 +35,11 @@ class Channel:
 
     def publish(self, events: Sequence[Event]) -> None:
         """Adds events that are durable, and wakes the readers."""
+        if not events:  # a commit that wrote something else
+            return
         self._ring.extend(events)
         self._count += len(events)
-        if events and type(events[-1]) is Ended:
+        if type(events[-1]) is Ended:
             self.closed = True
         for tail in self._tails[:]:
             tail.offer(events)

@@ -1,6 +1,7 @@
 """What a request was, once it is over; and log lines of it: for machines as JSON, for people plain.
 
-Nothing here runs for each token. No header, no query and no body ever comes near a line.
+Nothing here runs for each token. But for the id that a client gives its request, no header comes near a line, and no query
+and no body ever does.
 """
 
 import json
@@ -43,6 +44,7 @@ class Exchange(msgspec.Struct, frozen=True):
     status: int
     duration: float
     request_id: str | None = None
+    client_request_id: str | None = None
     project: str | None = None
     turn: TurnFacts | None = None
     first_token: float | None = None
@@ -63,6 +65,7 @@ def exchange_of(scope: Scope, status: int, started: float) -> Exchange:
         status=status,
         duration=time.perf_counter() - started,
         request_id=state.get("request_id"),
+        client_request_id=state.get("client_request_id"),
         project=caller.project if caller else None,
         turn=turn,
         first_token=turn.first_token_at - started if turn and turn.first_token_at else None,
@@ -88,6 +91,8 @@ def _fields(exchange: Exchange, path: str) -> dict[str, Any]:
         "duration_ms": _ms(exchange.duration),
         "project": exchange.project,
     }
+    if exchange.client_request_id:
+        fields["client_request_id"] = exchange.client_request_id
     if turn:
         fields |= {
             "model": _printable(turn.model),

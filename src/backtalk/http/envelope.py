@@ -16,6 +16,8 @@ from backtalk.http.paths import path_of
 
 log = logging.getLogger("backtalk")
 MAX_HEADERS = 32 * 2**10
+_LONGEST_ID = 512
+"""Characters of an id that a client gives its request, as OpenAI has it."""
 _NOBODY_WAITED = 499
 """The status, as nginx writes it, of a request whose client left before the answer began."""
 
@@ -119,14 +121,32 @@ class Envelope:
 
 
 def _headers_for(scope: Scope) -> list[tuple[bytes, bytes]]:
-    """The headers of an answer of ours; the request has its id from now on."""
+    """The headers of an answer of ours; the request has its id from now on, and keeps the one that its client gave it."""
     request_id = new_id("req")
-    scope.setdefault("state", {})["request_id"] = request_id
-    return [
+    state = scope.setdefault("state", {})
+    state["request_id"] = request_id
+    headers = [
         (b"x-request-id", request_id.encode()),
         (b"openai-version", b"2020-10-01"),
         (b"x-content-type-options", b"nosniff"),
     ]
+    if theirs := _client_request_id(scope):
+        state["client_request_id"] = theirs.decode()
+        headers.append((b"x-client-request-id", theirs))
+    return headers
+
+
+def _client_request_id(scope: Scope) -> bytes | None:
+    for name, value in scope["headers"]:
+        if (
+            name == b"x-client-request-id"
+            and len(value) <= _LONGEST_ID
+            and value.isascii()
+            and value.decode().isprintable()
+        ):
+            found: bytes = value
+            return found
+    return None
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -28,7 +28,7 @@ def render(error: BacktalkError) -> Response:
 
 def unexpected() -> BacktalkError:
     """What a client is told of a mistake of ours; the log has the rest."""
-    return BacktalkError("The server made a mistake and has logged it. Trying again may help.")
+    return BacktalkError("The server made a mistake and has logged it. Trying again may help.", code="server_error")
 
 
 def install(app: FastAPI, is_ours: IsOurs) -> None:

@@ -1,8 +1,8 @@
 """The chunks of a Chat Completions stream as deltas. Tolerant: fields may lack, be null or be unknown."""
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -14,6 +14,9 @@ from backtalk.domain.model import (
     Finish,
     ReasoningDelta,
     RefusalDelta,
+    ScoredTextDelta,
+    SealedReasoning,
+    SummaryDelta,
     TextDelta,
     ToolCallDelta,
     Usage,
@@ -32,19 +35,32 @@ class _ToolCall(msgspec.Struct):
     function: _Function | None = None
 
 
-class _Message(msgspec.Struct):
+class _Message(msgspec.Struct, gc=False):
     content: str | list[Any] | None = None
     reasoning_content: str | None = None
     reasoning: Any = None
+    reasoning_details: Any = None
     refusal: str | None = None
     tool_calls: list[_ToolCall] | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     index: int | None = None
     delta: _Message | None = None
     message: _Message | None = None
+    logprobs: Any = None
     finish_reason: str | None = None
+
+
+class _Scored(msgspec.Struct):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+    top_logprobs: "list[_Scored] | None" = None
+
+
+class _Logprobs(msgspec.Struct):
+    content: list[_Scored] | None = None
 
 
 class _InputDetails(msgspec.Struct):
@@ -63,7 +79,7 @@ class _Usage(msgspec.Struct):
     completion_tokens_details: _OutputDetails | None = None
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
     error: Any = None
@@ -71,6 +87,7 @@ class _Chunk(msgspec.Struct):
     message: str | None = None
 
 
+_Scores: TypeAlias = tuple[dict[str, Any], ...]
 _decode = msgspec.json.Decoder(_Chunk, strict=False).decode
 _REASONS = {
     "length": "length",
@@ -142,17 +159,19 @@ class ChatDeltas:
             if choice.index:
                 continue
             if message := choice.delta or choice.message:
-                self._message(message, out)
+                self._message(message, out, _scores(choice.logprobs) if choice.logprobs else ())
             if choice.finish_reason:
                 self.reason = choice.finish_reason
 
-    def _message(self, message: _Message, out: list[Delta]) -> None:
+    def _message(self, message: _Message, out: list[Delta], scores: _Scores) -> None:
         thought = message.reasoning_content or message.reasoning
-        if thought and isinstance(thought, str):
+        if message.reasoning_details and (details := list(_details(message.reasoning_details))):
+            out.extend(details)  # the thought only repeats them
+        elif thought and isinstance(thought, str):
             out.append(ReasoningDelta(thought))
         if content := message.content:
             if isinstance(content, str):
-                self._text(content, out)
+                self._text(content, out, scores)
             else:
                 self._parts(content, out)
         if message.refusal:
@@ -160,8 +179,8 @@ class ChatDeltas:
         if message.tool_calls:
             out.extend(map(self._call, message.tool_calls))
 
-    def _text(self, text: str, out: list[Delta]) -> None:
-        out.append(TextDelta(text))
+    def _text(self, text: str, out: list[Delta], scores: _Scores = ()) -> None:
+        out.append(ScoredTextDelta(text, scores) if scores else TextDelta(text))
         if self._marks:
             out.extend(self._marks.citations(text))
 
@@ -223,6 +242,33 @@ class _Marks:
             return []
         numbers = [int(mark[1]) for mark in _MARK.finditer(known) if mark.end() > start]
         return [CitationDelta(*self._sources[n - 1]) for n in numbers if 0 < n <= len(self._sources)]
+
+
+def _details(details: Any) -> Iterator[Delta]:
+    """OpenRouter's thinking: readable, in summary, or sealed."""
+    for detail in details if isinstance(details, list) else ():
+        match detail:
+            case {"type": "reasoning.summary", "summary": str(text)} if text:
+                index = detail.get("index")
+                yield SummaryDelta(text, index if isinstance(index, int) else 0)
+            case {"type": "reasoning.text", "text": str(text)} if text:
+                yield ReasoningDelta(text)
+            case {"type": "reasoning.encrypted", "data": str(data)} if data:
+                yield SealedReasoning(data)
+
+
+def _scores(logprobs: Any) -> _Scores:
+    """The tokens' log probabilities, if they are told in OpenAI's way."""
+    try:
+        scored = msgspec.convert(logprobs, _Logprobs).content or ()
+    except msgspec.ValidationError:
+        return ()
+    return tuple(_score(one) | {"top_logprobs": list(map(_score, one.top_logprobs or ()))} for one in scored)
+
+
+def _score(one: _Scored) -> dict[str, Any]:
+    given = list(one.token.encode()) if one.bytes is None else one.bytes
+    return {"token": one.token, "bytes": given, "logprob": one.logprob}
 
 
 def _usage(usage: _Usage) -> Usage:

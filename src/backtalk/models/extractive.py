@@ -21,6 +21,7 @@ _FOLLOW_UP = re.compile(
     r"|^(?:and|but|so|also|what about|how about)\b|[他她它那这其]|それ|그",
     re.IGNORECASE,
 )
+_OUTPUTS = ("function_call_output", "custom_tool_call_output")
 _SHORT = 2
 _WORDS_IN_A_READ = 4
 _QUOTED = re.compile(f"[{CJK}]")
@@ -40,9 +41,14 @@ INTRODUCTION = (
 
 
 class ExtractiveReader:
-    """Searches the files that it is offered, quotes the best sentences and cites them. No LLM, no network."""
+    """Searches the files that it is offered, quotes the best sentences and cites them. No LLM, no network.
+
+    `structured`: it fills the schema of `Prompt.text_format`. `writes` is False: it quotes, it cannot summarise.
+    """
 
     id = "backtalk/extractive"
+    structured = True
+    writes = False
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
         """As `domain.model.Model.stream`, a few words for each read."""
@@ -94,7 +100,7 @@ def _tool_to_call(prompt: Prompt, question: str, fresh: list[Item], searched: bo
     search = named.get("file_search")
     if search and not searched and prompt.tool_choice in ("auto", "required", search.name):
         return search if terms(question) or prompt.tool_choice != "auto" else None
-    if searched or any(item.get("type") in ("function_call_output", "mcp_call") for item in fresh):
+    if searched or any(item.get("type") in (*_OUTPUTS, "mcp_call") for item in fresh):
         return None
     if prompt.tool_choice == "required":
         return next(iter(prompt.tools), None)
@@ -142,7 +148,7 @@ def _quoted(question: str, context: str, results: list[dict[str, Any]], stop: li
 def _from_talk(question: str, items: list[Item]) -> str:
     told = [text_of(item) for item in items if item.get("type") == "message" and item.get("role") != "assistant"][:-1]
     told += [r["text"] for item in items if item.get("type") == "file_search_call" for r in item.get("results") or ()]
-    outputs = [text_of(item) for item in _since_user(items) if item.get("type") == "function_call_output"]
+    outputs = [text_of(item) for item in _since_user(items) if item.get("type") in _OUTPUTS]
     if outputs:
         return "\n".join(outputs)
     quote = fits(question, told)

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from hashlib import sha256
+from urllib.parse import urlsplit
 
 import msgspec
 
-from backtalk.core.errors import UpstreamError
+from backtalk.core.errors import FormatRefused, UpstreamError
 from backtalk.domain.model import Delta, Prompt
 from backtalk.http.egress import ConnectionFailed, Egress, Reply, too_large
 from backtalk.models.base import Upstream
@@ -18,19 +20,30 @@ from backtalk.models.sse import MAX_EVENT, EventParser
 
 _ANSWERS = frozenset({"text/event-stream", "application/json", "text/plain", "application/octet-stream", ""})
 """What servers call an answer, some of them carelessly."""
+_OPENAI = "api.openai.com"
+_TAKE_FILES = frozenset({_OPENAI, "openrouter.ai"})
 
 
 class OpenAIChat:
-    """A model server behind `POST /chat/completions`."""
+    """A model server behind `POST /chat/completions`.
+
+    `structured`: it is asked to keep to `Prompt.text_format`, and raises FormatRefused where the server does not know
+    how to; `files`: whether the server takes `input_file` parts as they are.
+    """
+
+    structured = True
 
     def __init__(self, upstream: Upstream, egress: Egress) -> None:
         self._upstream = upstream
         self._egress = egress
-        native = "//api.openai.com" in upstream.url
-        self._max_tokens = "max_completion_tokens" if native else "max_tokens"
+        host = urlsplit(upstream.url).hostname
+        self.files = host in _TAKE_FILES
+        self._max_tokens = "max_completion_tokens" if host == _OPENAI else "max_tokens"
+        self._refusals = _Refusals()
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
         """As `Model.stream`. Tries again before the first delta only."""
+        self._refusals.check(prompt)
         body, sources = chat_body(prompt, max_tokens=self._max_tokens)
         data = msgspec.json.encode(body)
         tries = Tries()
@@ -60,7 +73,7 @@ class OpenAIChat:
         url = self._upstream.endpoint("/chat/completions")
         async with self._egress.request("POST", url, headers=self._headers(prompt), body=data) as reply:
             if reply.status != 200:
-                raise await self._refused(reply, prompt.model)
+                raise await self._refused(reply, prompt)
             if reply.content_type not in _ANSWERS:
                 raise UpstreamError(
                     f"The model server '{self._upstream.name}' answered with {reply.content_type} instead of an event "
@@ -79,11 +92,39 @@ class OpenAIChat:
             headers["x-request-id"] = headers["x-client-request-id"] = prompt.request_id
         return headers
 
-    async def _refused(self, reply: Reply, model: str) -> Exception:
-        error = await refusal(reply, self._upstream, model)
+    async def _refused(self, reply: Reply, prompt: Prompt) -> Exception:
+        formatted = (prompt.text_format or {}).get("type", "text") != "text"
+        error = await refusal(reply, self._upstream, prompt.model, formatted=formatted)
+        if isinstance(error, FormatRefused):
+            self._refusals.add(prompt, error.message)
         after = retry_after(reply.headers)
         hopeless = error.code == "insufficient_quota" or (after or 0) > PATIENCE
         return error if hopeless or not may_pass(reply.status) else Again(error, after)
+
+
+class _Refusals:
+    """Formats that models have refused, with the server's words.
+
+    Remembered to the letter: a schema that a server cannot compile says nothing of the next one.
+    """
+
+    _MOST = 1000
+
+    def __init__(self) -> None:
+        self._said: dict[bytes, str] = {}
+
+    def check(self, prompt: Prompt) -> None:
+        """Raises FormatRefused if asking again is of no use."""
+        if self._said and prompt.text_format and (said := self._said.get(self._key(prompt))):
+            raise FormatRefused(said, param="text.format")
+
+    def add(self, prompt: Prompt, said: str) -> None:
+        if len(self._said) >= self._MOST:
+            self._said.clear()
+        self._said[self._key(prompt)] = said
+
+    def _key(self, prompt: Prompt) -> bytes:
+        return sha256(msgspec.json.encode([prompt.model, prompt.text_format])).digest()
 
 
 class _Answer:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from backtalk.core.errors import BacktalkError, InvalidRequest, ModelNotFound, RateLimited, UpstreamError
+from backtalk.core.errors import BacktalkError, FormatRefused, InvalidRequest, ModelNotFound, RateLimited, UpstreamError
 from backtalk.http.egress import Reply
 from backtalk.models.base import Upstream
 from backtalk.models.retry import may_pass, retry_after
@@ -15,6 +15,10 @@ _TOO_LONG = re.compile(
     r"|exceeds? the (available|maximum) (context|number of tokens)",
     re.IGNORECASE,
 )
+_FORMAT = re.compile(
+    r"response[ _-]?(format|schema)|json[ _-]?(schema|object|mode)|structured[ _-]?output|guided|grammar", re.IGNORECASE
+)
+_BAD_SCHEMA = re.compile(r"invalid (json )?schema", re.IGNORECASE)  # the client's to mend: the format itself is known
 
 
 class Problem(msgspec.Struct):
@@ -25,11 +29,13 @@ class Problem(msgspec.Struct):
     code: str | None = None
 
 
-async def refusal(reply: Reply, upstream: Upstream, model: str) -> BacktalkError:
-    """The error for an answer that is not 200."""
+async def refusal(reply: Reply, upstream: Upstream, model: str, *, formatted: bool = False) -> BacktalkError:
+    """The error for an answer that is not 200. `formatted`: the request had a `response_format`."""
     problem = _problem(await reply.body(), upstream)
     where = f"The model server '{upstream.name}'"
     match reply.status:
+        case 400 | 422 if formatted and _about_format(problem):
+            return FormatRefused(problem.message or f"{where} takes no response_format.", param="text.format")
         case 400 | 413 | 422:
             return _invalid(problem, where)
         case 401 | 403:
@@ -49,11 +55,18 @@ async def refusal(reply: Reply, upstream: Upstream, model: str) -> BacktalkError
     return UpstreamError(f"{where} answered with status {reply.status}{said}", status=status, headers=hint)
 
 
+def _about_format(problem: Problem) -> bool:
+    said = f"{problem.param} {problem.message}"
+    return bool(_FORMAT.search(said)) and not _BAD_SCHEMA.search(said) and not _too_long(problem)
+
+
+def _too_long(problem: Problem) -> bool:
+    return problem.code == "context_length_exceeded" or bool(_TOO_LONG.search(problem.message))
+
+
 def _invalid(problem: Problem, where: str) -> InvalidRequest:
     message = problem.message or f"{where} refused the request without a reason."
-    code = problem.code
-    if code == "context_length_exceeded" or _TOO_LONG.search(problem.message):
-        code = "context_length_exceeded"
+    code = "context_length_exceeded" if _too_long(problem) else problem.code
     return InvalidRequest(message, param=problem.param, code=code)
 
 

@@ -16,6 +16,7 @@ from backtalk.files.service import Files
 from backtalk.http.paging import Cursor
 from backtalk.jobs.service import Jobs
 from backtalk.retrieval import chunk, store
+from backtalk.retrieval.attachments import StoredAttachments
 from backtalk.retrieval.attributes import predicate
 from backtalk.retrieval.ingest import Ingestion
 from backtalk.retrieval.parse import Parser
@@ -53,6 +54,7 @@ class Retrieval:
         self._files = files
         self._jobs = jobs
         self._parser = Parser()
+        self.attachments = StoredAttachments(files, self._parser)
         self._index = Index(home / "search", self.embedder)
         ingestion = Ingestion(storage, files, self.embedder, self._parser)
         jobs.register(store.INGEST, ingestion.run, on_dead=ingestion.give_up, concurrency=INGESTIONS)
@@ -241,6 +243,11 @@ class Retrieval:
         rows = await self._storage.read(store.found, project, [hit.id for hit in hits]) if hits else {}
         known = [(rows[hit.id], hit.score) for hit in hits if hit.id in rows and rows[hit.id].store_id in store_ids]
         return [_passage(row, score) for row, score in known]
+
+    async def check_stores(self, caller: Caller, store_ids: Sequence[str]) -> None:
+        """Raises NotFound for a store that is not there, InvalidRequest for one that has expired."""
+        for store_id in dict.fromkeys(store_ids):
+            await self._living(caller, store_id)
 
     async def _living(self, caller: Caller, store_id: str) -> StoreRecord:
         """The store, if it has not expired; from now on its time runs anew."""

@@ -1,4 +1,5 @@
-"""Shipped for tests, ours and yours: a scripted model, a real server to test against, suites that an adapter must pass.
+"""Shipped for tests, ours and yours: a scripted model, a real server to test against, suites that an adapter must pass,
+a check of streams that any server sent.
 
 Names are resolved on first use, so that serving `ScriptedModel` needs neither pytest nor the `openai` package.
 """
@@ -6,19 +7,33 @@ Names are resolved on first use, so that serving `ScriptedModel` needs neither p
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["ModelSuite", "ScriptedModel", "Server", "async_client", "client", "serve"]
+__all__ = [
+    "ModelSuite",
+    "ScriptedModel",
+    "Server",
+    "TranscriptError",
+    "async_client",
+    "check_transcript",
+    "client",
+    "read_transcript",
+    "serve",
+]
 
 if TYPE_CHECKING:
     from backtalk.testing.scripted import ScriptedModel
     from backtalk.testing.server import Server, async_client, client, serve
     from backtalk.testing.suites import ModelSuite
+    from backtalk.testing.transcript import TranscriptError, check_transcript, read_transcript
 
 _HOMES = {
     "ModelSuite": "backtalk.testing.suites",
     "ScriptedModel": "backtalk.testing.scripted",
     "Server": "backtalk.testing.server",
+    "TranscriptError": "backtalk.testing.transcript",
     "async_client": "backtalk.testing.server",
+    "check_transcript": "backtalk.testing.transcript",
     "client": "backtalk.testing.server",
+    "read_transcript": "backtalk.testing.transcript",
     "serve": "backtalk.testing.server",
 }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from backtalk.domain.items import Item, is_user_message, text_of
+from backtalk.domain.items import CLIENT_CALLS, Item, is_user_message, text_of
 from backtalk.domain.model import Prompt, Tool
 from backtalk.models.schema import Guess, Schema, fill
 
@@ -37,6 +37,7 @@ _GENERIC = {
     "fetch",
 }
 _PLACES = {"location", "city", "place", "destination", "town", "country", "region", "address"}
+_OUTPUTS = ("function_call_output", "custom_tool_call_output")
 _WHOLE = {"query", "question", "text", "message", "input", "prompt", "content", "q", "search", "body", "request"}
 
 
@@ -67,11 +68,27 @@ def reply_to(prompt: Prompt) -> Reply:
         return Reply(calls=tuple(calls if prompt.parallel_tool_calls else calls[:1]))
     if prompt.text_format and prompt.text_format.get("type") in ("json_schema", "json_object"):
         return Reply(_json(prompt.text_format, asked))
-    return _from_files(fresh) or Reply(_from_outputs(fresh) or _from_talk(prompt, asked) or f"You said: {asked}")
+    return _from_files(fresh) or Reply(_from_outputs(fresh) or _from_talk(prompt, asked) or _echo(prompt, asked))
+
+
+def _last_user_message(prompt: Prompt) -> Item:
+    return next((item for item in reversed(prompt.items) if is_user_message(item)), {})
 
 
 def _last_user_text(prompt: Prompt) -> str:
-    return next((text_of(item) for item in reversed(prompt.items) if is_user_message(item)), "")
+    return text_of(_last_user_message(prompt))
+
+
+def _echo(prompt: Prompt, asked: str) -> str:
+    """What the user said and sent."""
+    content = _last_user_message(prompt).get("content")
+    parts = content if isinstance(content, list) else []
+    images = sum(part.get("type") == "input_image" for part in parts)
+    said = [f"You said: {asked}"]
+    if images:
+        said.append(f"You sent {images} image{'s' * (images > 1)}.")
+    said += [f"You sent the file {part.get('filename')}." for part in parts if part.get("file_data")]
+    return " ".join(said)
 
 
 def _since_user(items: list[Item]) -> list[Item]:
@@ -87,7 +104,7 @@ def _calls(prompt: Prompt, asked: str, fresh: list[Item]) -> list[Call]:
     if not prompt.tools or prompt.tool_choice == "none":
         return []
     if prompt.tool_choice in ("auto", "required"):
-        answered = any(item.get("type") in ("function_call_output", "file_search_call", "mcp_call") for item in fresh)
+        answered = any(item.get("type") in (*_OUTPUTS, "file_search_call", "mcp_call") for item in fresh)
         tool = None if answered and prompt.tool_choice == "auto" else _fitting(prompt.tools, asked, fresh)
         if tool is None and prompt.tool_choice == "required" and not _served(fresh):
             tool = prompt.tools[0]
@@ -193,8 +210,8 @@ def _from_files(fresh: list[Item]) -> Reply | None:
 
 
 def _from_outputs(fresh: list[Item]) -> str:
-    names = {item["call_id"]: item["name"] for item in fresh if item.get("type") == "function_call"}
-    outputs = [item for item in fresh if item.get("type") == "function_call_output"]
+    names = {item["call_id"]: item["name"] for item in fresh if item.get("type") in CLIENT_CALLS}
+    outputs = [item for item in fresh if item.get("type") in _OUTPUTS]
     said = [f"{names.get(item['call_id'], 'the tool')} says: {text_of(item)}" for item in outputs]
     said += [f"{item['name']} says: {item.get('output') or ''}" for item in fresh if item.get("type") == "mcp_call"]
     return "\n".join(said)

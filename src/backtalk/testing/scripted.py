@@ -3,7 +3,9 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import msgspec
 
 from backtalk.core.errors import RateLimited, UpstreamError
 from backtalk.core.ids import new_id
@@ -14,6 +16,9 @@ from backtalk.domain.model import (
     Prompt,
     ReasoningDelta,
     RefusalDelta,
+    ScoredTextDelta,
+    SealedReasoning,
+    SummaryDelta,
     TextDelta,
     ToolCallDelta,
     Usage,
@@ -23,6 +28,7 @@ from backtalk.testing.replies import Reply, directives, reply_to
 
 Step: TypeAlias = str | Sequence[Delta] | Exception
 _REFUSAL = "I'm sorry, but I cannot help with that."
+_SUMMARY = ("The user asks for something.", "A short answer will do.")
 _REMEMBERED = 100
 
 
@@ -37,20 +43,34 @@ class ScriptedModel:
     - "What's the weather like in San Francisco?" calls a tool whose name speaks of weather; a question calls
       `file_search` when that is offered; the next call quotes what the tool said, or cites the best passage.
     - "Say exactly: …" and "Repeat after me: …" are obeyed. "What is my name?" is answered from what the user said
-      before, "What are your instructions?" from the instructions. Everything else is echoed: "You said: …".
+      before, "What are your instructions?" from the instructions. Everything else is echoed: "You said: …", with the number
+      of images and the names of files that came with it: "You sent 2 images. You sent the file a.pdf."
+    - Where `logprobs` are asked for, each word is a token that it is certain of.
 
     Directives in the last user message steer it:
 
-    - `[[tokens:200]]` an answer of 200 words; `[[pace:0.01]]` seconds between them; `[[think]]` thinks aloud first
+    - `[[tokens:200]]` an answer of 200 words; `[[pace:0.01]]` seconds between them; `[[think]]` thinks aloud first;
+      `[[summarise]]` sums its thinking up in two parts, and seals it
     - `[[refuse]]` refuses; `[[fail:before]]` fails at once; `[[fail:after:5]]` after five deltas; `[[fail:429]]` is
       limited; `[[stall]]` stays silent for ever, `[[stall:5]]` after five deltas
 
-    `prompts` holds the prompts of the last calls.
+    With `structured=False` it knows no `text_format` and answers in prose, as such a model would; its script decides
+    what it says. `files` is True: it takes `input_file` parts as they are. `prompts` holds the prompts of the last calls.
     """
 
-    def __init__(self, script: Iterable[Step] | None = None, *, pace: float = 0.0, id: str = "scripted") -> None:  # noqa: A002  # the public name of a model's id
+    files = True
+
+    def __init__(
+        self,
+        script: Iterable[Step] | None = None,
+        *,
+        pace: float = 0.0,
+        id: str = "scripted",  # noqa: A002  # the public name of a model's id
+        structured: bool = True,
+    ) -> None:
         self.id = id
         self.pace = pace
+        self.structured = structured
         self.prompts: deque[Prompt] = deque(maxlen=_REMEMBERED)
         self._script = iter(script or ())
 
@@ -70,9 +90,12 @@ class ScriptedModel:
         if isinstance(step, Exception):
             raise step
         if step is None:
-            step = list(_reaction(prompt, told))
+            known = prompt if self.structured else msgspec.structs.replace(prompt, text_format=None)
+            step = list(_reaction(known, told))
         elif isinstance(step, str):
             step = list(_text(step))
+        if prompt.logprobs is not None:
+            step = [_scored(delta, prompt.logprobs) for delta in step]
         return _finished(list(step), prompt)
 
 
@@ -88,14 +111,22 @@ async def _obey(told: dict[str, str], position: int) -> None:
 
 
 def _reaction(prompt: Prompt, told: dict[str, str]) -> Iterator[Delta]:
-    if "think" in told:
-        yield from map(ReasoningDelta, pieces("Let me think about that."))
+    yield from _thinking(told)
     if "refuse" in told:
         yield from map(RefusalDelta, pieces(_REFUSAL))
     elif "tokens" in told:
         yield from (TextDelta(f"word{number} ") for number in range(int(told["tokens"])))
     else:
         yield from _reply(reply_to(prompt), prompt.stop)
+
+
+def _thinking(told: dict[str, str]) -> Iterator[Delta]:
+    if "summarise" in told:
+        yield from (SummaryDelta(piece, part) for part, text in enumerate(_SUMMARY) for piece in pieces(text))
+    if "think" in told:
+        yield from map(ReasoningDelta, pieces("Let me think about that."))
+    if "summarise" in told:
+        yield SealedReasoning("sealed")
 
 
 def _reply(reply: Reply, stop: list[str] | None) -> Iterator[Delta]:
@@ -111,15 +142,23 @@ def _text(text: str) -> Iterator[Delta]:
     return map(TextDelta, pieces(text))
 
 
+def _scored(delta: Delta, most: int) -> Delta:
+    """Text as one token that the model is certain of, with the only alternative that it sees."""
+    if type(delta) is not TextDelta:
+        return delta
+    token: dict[str, Any] = {"token": delta.text, "bytes": list(delta.text.encode()), "logprob": 0.0}
+    return ScoredTextDelta(delta.text, ({**token, "top_logprobs": [token] if most else []},))
+
+
 def _finished(deltas: list[Delta], prompt: Prompt) -> list[Delta]:
     """The deltas up to `max_output_tokens`, with a `Finish` if the script has none."""
     if deltas and isinstance(deltas[-1], Finish):
         return deltas
     most = prompt.max_output_tokens
     reason = "tool_calls" if any(isinstance(delta, ToolCallDelta) for delta in deltas) else "stop"
-    spoken: list[Delta] = [delta for delta in deltas if not isinstance(delta, CitationDelta)]
+    spoken: list[Delta] = [delta for delta in deltas if not isinstance(delta, (CitationDelta, SealedReasoning))]
     if most is not None and len(spoken) > most and reason == "stop":
         deltas, spoken, reason = spoken[:most], spoken[:most], "length"
-    thought = sum(isinstance(delta, ReasoningDelta) for delta in deltas)
+    thought = sum(isinstance(delta, (ReasoningDelta, SummaryDelta)) for delta in deltas)
     usage = Usage(input_tokens=prompt_tokens(prompt), output_tokens=len(spoken), reasoning_tokens=thought)
     return [*deltas, Finish(reason, usage)]

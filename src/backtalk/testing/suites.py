@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from backtalk.core.errors import FormatRefused
 from backtalk.domain.model import Delta, Finish, Model, Prompt, RefusalDelta, TextDelta, Tool, ToolCallDelta
 
 REASONS = ("stop", "length", "tool_calls", "content_filter")
@@ -99,6 +100,18 @@ class ModelSuite:
             prompt.items += [call, {"type": "function_call_output", "call_id": "call_1", "output": "sunny, 21 degrees"}]
             deltas = self._answer(prompt)
             assert any(isinstance(delta, TextDelta) for delta in deltas) or _calls(deltas)
+
+    def test_a_structured_one_keeps_to_a_schema_or_refuses_it(self) -> None:
+        async def check(model: Model) -> None:
+            if getattr(model, "structured", False):
+                wanted = {"type": "json_schema", "name": "place", "schema": WEATHER.parameters, "strict": True}
+                prompt = self.prompt("I live in Paris. Give me my city as JSON.", text_format=wanted)
+                with contextlib.suppress(FormatRefused):
+                    deltas = [delta for read in await _collect(model, prompt) for delta in read]
+                    said = "".join(delta.text for delta in deltas if isinstance(delta, TextDelta))
+                    assert isinstance(msgspec.json.decode(said)["city"], str), f"against the schema: {said}"
+
+        self._run(check)
 
     def test_it_can_be_closed_early_and_used_again(self) -> None:
         async def check(model: Model) -> None:

@@ -48,6 +48,16 @@ class InputTokens(Struct):
     input_tokens: int
 
 
+class CompactedResponse(Struct):
+    """A talk made short: the user's messages, then one item of type `compaction`."""
+
+    id: str
+    object: Literal["response.compaction"]
+    created_at: int
+    output: list[ItemObject]
+    usage: ResponseUsage
+
+
 class ContextReceipt(Struct):
     """What a prompt was made of: items and pieces with their cost in estimated tokens, searches, and what was cut."""
 
@@ -96,7 +106,7 @@ class ChatCompletion(Struct):
     usage: ChatUsage
 
 
-ANSWERS = (ResponseObject, InputTokens, ContextReceipt, ChatCompletion)
+ANSWERS = (ResponseObject, InputTokens, CompactedResponse, ContextReceipt, ChatCompletion)
 
 RESPONSE_STREAM = """\
 event: response.created

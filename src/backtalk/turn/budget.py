@@ -7,11 +7,15 @@ import msgspec
 
 from backtalk.core.errors import InvalidRequest
 from backtalk.core.text import estimate_tokens
-from backtalk.domain.items import Item, text_of
+from backtalk.domain.items import CLIENT_CALLS, OUTPUTS, Item, is_user_message, text_of
 from backtalk.domain.turn import Piece
 
 ITEM_OVERHEAD = 4
 """Tokens that a message costs beyond its text."""
+IMAGE = 800
+"""Roughly what an image costs."""
+_FILE_BYTES = 24
+"""Characters of base64 for a token of a file that the model reads itself: a guess, there is no better one."""
 
 
 class Fitted(msgspec.Struct):
@@ -25,36 +29,50 @@ class Fitted(msgspec.Struct):
 
 
 def fit(
-    history: Sequence[Item],
-    new: Sequence[Item],
+    items: Sequence[Item],
     pieces: Sequence[Piece],
     *,
     instructions: str | None,
     limit: int,
     truncate: bool,
 ) -> Fitted:
-    """Fits a turn into `limit` tokens: the new input always, then history, then pieces by score.
+    """Fits a talk into `limit` tokens, then pieces by score into what is left.
 
-    Where the talk alone is too long, history is dropped from its beginning (`truncate`) or InvalidRequest raised.
+    Where the talk alone is too long, it is dropped from its beginning (`truncate`) or InvalidRequest raised. The user's
+    last message always stays, and so do system and developer messages; a call and its output go together.
     """
-    used = estimate_tokens(instructions or "") + sum(map(tokens_of, new))
-    kept = list(history)
-    costs = [tokens_of(item) for item in kept]
-    if used + sum(costs) > limit:
-        if not truncate or used > limit:
-            raise _too_long(used + sum(costs), limit)
-        kept = _drop_oldest(kept, costs, limit - used)
+    kept = list(items)
+    used = estimate_tokens(instructions or "")
+    total = used + sum(map(tokens_of, kept))
+    if total > limit:
+        shorter = _drop_oldest(kept, limit - used) if truncate else None
+        if shorter is None:
+            raise _too_long(total, limit)
+        kept = shorter
     used += sum(map(tokens_of, kept))
     taken, left = _take_pieces(pieces, limit - used)
     kept_ids = {item["id"] for item in kept}
-    dropped = [item for item in history if item["id"] not in kept_ids]
-    return Fitted([*kept, *new], taken, dropped, left, used + sum(piece.tokens for piece in taken))
+    dropped = [item for item in items if item["id"] not in kept_ids]
+    return Fitted(kept, taken, dropped, left, used + sum(piece.tokens for piece in taken))
 
 
 def tokens_of(item: Item) -> int:
     """Roughly what an item costs in a prompt."""
-    text = text_of(item) + str(item.get("arguments", ""))
-    return ITEM_OVERHEAD + estimate_tokens(text + _results_text(item))
+    written = str(item.get(CLIENT_CALLS.get(item.get("type", ""), ""), ""))
+    return ITEM_OVERHEAD + estimate_tokens(text_of(item) + written + _results_text(item)) + _cost_of_files(item)
+
+
+def _cost_of_files(item: Item) -> int:
+    parts: Any = item.get("content", item.get("output"))
+    if not isinstance(parts, list):
+        return 0
+    return sum(_cost_of_part(part) for part in parts if isinstance(part, dict) and "text" not in part)
+
+
+def _cost_of_part(part: dict[str, Any]) -> int:
+    if part.get("type") == "input_image":
+        return IMAGE
+    return len(part.get("file_data") or "") // _FILE_BYTES
 
 
 def _results_text(item: Item) -> str:
@@ -62,16 +80,25 @@ def _results_text(item: Item) -> str:
     return "\n".join(str(result.get("text", "")) for result in results)
 
 
-def _drop_oldest(items: list[Item], costs: list[int], room: int) -> list[Item]:
-    """Cuts at the first user message from which the rest fits, so that calls and their outputs stay together."""
-    fixed_costs = [cost if _is_fixed(item) else 0 for item, cost in zip(items, costs, strict=True)]
-    rest, fixed_before = sum(costs), 0
+def _drop_oldest(items: list[Item], room: int) -> list[Item] | None:
+    """The longest rest that fits: from a user message on, else from any place behind the last one that parts no call
+    from its output. None where there is none."""
+    last = max((i for i, item in enumerate(items) if is_user_message(item)), default=-1)
+    costs = [tokens_of(item) for item in items]
+    rest, pinned = sum(costs), 0
     for start, item in enumerate(items):
-        if item.get("role") == "user" and fixed_before + rest <= room:
-            return [item for item in items[:start] if _is_fixed(item)] + items[start:]
+        if (is_user_message(item) or start > last) and pinned + rest <= room and _is_whole(items[start:]):
+            return [old for i, old in enumerate(items[:start]) if i == last or _is_fixed(old)] + items[start:]
         rest -= costs[start]
-        fixed_before += fixed_costs[start]
-    return [item for item in items if _is_fixed(item)]
+        if start == last or _is_fixed(item):
+            pinned += costs[start]
+    return None
+
+
+def _is_whole(items: Sequence[Item]) -> bool:
+    """Whether no output stands without its call."""
+    calls = {item["call_id"] for item in items if item.get("type") in CLIENT_CALLS}
+    return all(item["call_id"] in calls for item in items if item.get("type") in OUTPUTS)
 
 
 def _is_fixed(item: Item) -> bool:

@@ -9,6 +9,7 @@ from backtalk.domain.caller import Caller
 from backtalk.domain.intake import check_count, take_function, take_items, take_metadata, take_tools
 from backtalk.domain.items import Item
 from backtalk.domain.turn import TurnRequest
+from backtalk.turn.structured import take_format
 
 _OBJECTS = {"type": "array", "items": {"type": "object", "additionalProperties": True}}
 
@@ -56,10 +57,12 @@ def to_turn(body: CreateChatCompletion, caller: Caller, request_id: str | None) 
     tools = _tools(body.tools)
     limit = body.max_completion_tokens or body.max_tokens
     choice = _tool_choice(body.tool_choice, tools)
+    items, places = take_messages(body.messages)
     return TurnRequest(
         caller=caller,
         model=body.model or "",
-        input=take_messages(body.messages),
+        input=items,
+        places=places,
         head=_head(body, tools, choice, limit),
         store=bool(body.store),
         tools=tools,
@@ -109,8 +112,8 @@ def _head(body: CreateChatCompletion, tools: list[dict[str, Any]], choice: Any, 
     }
 
 
-def take_messages(value: Any) -> list[Item]:
-    """Chat messages as items: tool calls and their results become items of their own."""
+def take_messages(value: Any) -> tuple[list[Item], list[str]]:
+    """Chat messages as items, and the message of each: tool calls and their results become items of their own."""
     if not isinstance(value, list):
         raise InvalidRequest(
             "Invalid type for 'messages': expected an array of messages.", param="messages", code="invalid_type"
@@ -119,10 +122,12 @@ def take_messages(value: Any) -> list[Item]:
         raise InvalidRequest("'messages' is empty: send at least one.", param="messages", code="invalid_value")
     check_count(len(value), "messages")
     items: list[Item] = []
+    places: list[str] = []
     for i, message in enumerate(value):
         items += _message(message, f"messages[{i}]")
+        places += [f"messages[{i}]"] * (len(items) - len(places))
         check_count(len(items), "messages")
-    return items
+    return items, places
 
 
 def _message(message: Any, param: str) -> list[Item]:
@@ -267,9 +272,6 @@ def _format(value: dict[str, Any] | None) -> dict[str, Any] | None:
             param="response_format",
             code="invalid_value",
         )
-    return {
-        "type": "json_schema",
-        "name": schema.get("name", "answer"),
-        "strict": schema.get("strict"),
-        "schema": schema["schema"],
-    }
+    found = {"strict": schema.get("strict"), "description": schema.get("description"), "schema": schema["schema"]}
+    name = {} if schema.get("name") is None else {"name": schema["name"]}
+    return {"type": "json_schema", **take_format({**found, **name}, "response_format.json_schema")}

@@ -9,7 +9,7 @@ from backtalk.domain.events import Ended
 from backtalk.turn import responses_wire
 from backtalk.turn.render import objects
 from backtalk.turn.response import State, assemble
-from backtalk.turn.runner import Run
+from backtalk.turn.run import Run
 from backtalk.turn.service import Turns
 
 

@@ -24,7 +24,7 @@ from backtalk.domain.events import (
     PartDone,
     Progress,
 )
-from backtalk.domain.items import CLIENT_CALLS, Item, Part, id_prefix, output_text
+from backtalk.domain.items import CLIENT_CALLS, Item, Part, id_prefix, output_text, text_of
 from backtalk.domain.model import (
     CitationDelta,
     Delta,
@@ -135,19 +135,20 @@ class Output:
         return self.take()
 
     def close(self, status: str = "completed") -> list[Event]:
-        """Ends whatever is open. Where the answer was cut off, its last item is `incomplete`; those before it are whole."""
+        """Ends whatever is open. Where the answer was cut off, what is last is `incomplete`, and what is not whole."""
         if self._text:
-            self._close_text(self._status(self._text.index, status))
+            self._close_text(status if self._is_last(self._text.index) else "completed")
         for call in self._calls.values():
-            self._close_call(call, self._status(call.index, status))
+            whole = not self._is_last(call.index) and _is_json("".join(call.texts))
+            self._close_call(call, "completed" if whole else status)
         self._calls.clear()
         for index in self._tools:
-            self._finish_item(index, {**self.items[index], "status": self._status(index, status)})
+            self._finish_item(index, {**self.items[index], "status": status})
         self._tools.clear()
         return self.take()
 
-    def _status(self, index: int, status: str) -> str:
-        return status if index == len(self.items) - 1 else "completed"
+    def _is_last(self, index: int) -> bool:
+        return index == len(self.items) - 1
 
     def next_step(self) -> None:
         """The model is asked again: what it calls next is new."""
@@ -188,6 +189,12 @@ class Output:
         """Whether the client has to run a function before the talk goes on."""
         return any(item["type"] in CLIENT_CALLS for item in self.items)
 
+    def wording(self, since: int = 0) -> str:
+        """What the model wrote in the items from an index on, those that are open included."""
+        open_ = [self._text, *self._calls.values()]
+        texts = [text for item in open_ if item and item.index >= since for text in item.texts]
+        return "".join([*map(_written, self.items[since:]), *texts])
+
     # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _add_text(self, delta: TextDelta | RefusalDelta | ReasoningDelta | SummaryDelta, item: str, kind: str) -> None:
@@ -216,7 +223,11 @@ class Output:
     def _open_text(self, item_type: str, kind: str) -> _Open:
         """The next part, in the item that is open if it may hold it. A summary stands before the thinking itself."""
         open_ = self._text
-        if open_ is not None and open_.item["type"] == item_type and not (kind == _SUMMARY and open_.field == "content"):
+        if (
+            open_ is not None
+            and open_.item["type"] == item_type
+            and not (kind == _SUMMARY and open_.field == "content")
+        ):
             self._close_part(open_)
         else:
             open_ = self._open_item(item_type)
@@ -386,6 +397,10 @@ class Output:
             self._tools.remove(index)
 
 
+def _written(item: Item) -> str:
+    return text_of(item) + str(item.get(CLIENT_CALLS.get(item["type"], ""), ""))
+
+
 def _part(
     kind: str,
     text: str,
@@ -399,6 +414,14 @@ def _part(
         case "refusal":
             return {"type": "refusal", "refusal": text}
     return {"type": "summary_text" if kind == _SUMMARY else kind, "text": text}
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text or "{}")
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False
+    return True
 
 
 def _input_of(arguments: str) -> str:

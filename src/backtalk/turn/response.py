@@ -22,6 +22,15 @@ class State(msgspec.Struct, omit_defaults=True):
     reason: str | None = None
 
 
+_NOT_SHOWN = ("id", "created_at", "include")
+"""What of a head has a place of its own, or is for us."""
+
+
+def asked_for(head: dict[str, Any], include: Collection[str] = ()) -> list[str]:
+    """What to show besides: what the request that made the response asked for, and what this one does."""
+    return [*head.get("include", ()), *include]
+
+
 def assemble(head: dict[str, Any], state: State, include: Collection[str] = ()) -> dict[str, Any]:
     """The Response as it goes out. Every key is always there, in the same order."""
     response = {
@@ -32,7 +41,7 @@ def assemble(head: dict[str, Any], state: State, include: Collection[str] = ()) 
         "status": state.status,
         "error": state.error,
         "incomplete_details": state.incomplete_details,
-        **{key: value for key, value in head.items() if key not in ("id", "created_at")},
+        **{key: value for key, value in head.items() if key not in _NOT_SHOWN},
         "output": [present(item, include) for item in state.output],
         "usage": state.usage,
     }

@@ -4,20 +4,24 @@ Pydantic checks the plain fields; what is a union on the wire (input, tools, too
 one mistake gives one error with its exact parameter.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, WithJsonSchema
 
 from backtalk.core.errors import InvalidRequest
 from backtalk.domain.caller import Caller
-from backtalk.domain.intake import take_function, take_input, take_metadata, take_tools
+from backtalk.domain.intake import take_function, take_include, take_input, take_metadata, take_tools
+from backtalk.domain.items import LOGPROBS, Item
 from backtalk.domain.turn import TurnRequest
 from backtalk.http.errors import from_validation
+from backtalk.turn.structured import take_format
 
 _ANY_OBJECT = {"type": "object", "additionalProperties": True}
 _INPUT = {"anyOf": [{"type": "string"}, {"type": "array", "items": _ANY_OBJECT}]}
 _TOOLS = {"type": "array", "items": _ANY_OBJECT}
 _CHOICE = {"anyOf": [{"type": "string", "enum": ["none", "auto", "required"]}, _ANY_OBJECT]}
+_OBJECTS = {"type": "array", "items": _ANY_OBJECT}
 _CONVERSATION = {"anyOf": [{"type": "string"}, _ANY_OBJECT]}
 
 
@@ -38,7 +42,7 @@ class CreateResponse(BaseModel):
     stream_options: dict[str, Any] | None = None
     background: bool | None = Field(default=None, description="Answer at once and go on working, whoever is connected.")
     include: list[str] | None = Field(
-        default=None, fail_fast=True, description="More to send: `file_search_call.results`."
+        default=None, fail_fast=True, description="More to send, such as `file_search_call.results`."
     )
     tools: Annotated[Any, WithJsonSchema(_TOOLS)] = Field(
         default=None, description="Functions of the client's, and `file_search` over vector stores."
@@ -53,17 +57,23 @@ class CreateResponse(BaseModel):
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     truncation: Literal["auto", "disabled"] | None = None
+    context_management: Annotated[Any, WithJsonSchema(_OBJECTS)] = Field(
+        default=None,
+        description='`[{"type": "compaction", "compact_threshold": n}]`: a talk of more tokens is made short first.',
+    )
     text: dict[str, Any] | None = None
     reasoning: dict[str, Any] | None = None
     metadata: Annotated[Any, WithJsonSchema(_ANY_OBJECT)] = None
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
     service_tier: str | None = None
     prompt: Any = None
 
     model_config = {
         "extra": "allow",
+        "strict": True,
         "json_schema_extra": {"examples": [{"input": "Who won Super Bowl 50?"}]},
     }
 
@@ -82,26 +92,67 @@ def to_turn(body: CreateResponse, caller: Caller, request_id: str | None) -> Tur
     tools = _tools(body.tools)
     choice = _tool_choice(body.tool_choice, tools)
     text = _text(body.text)
-    conversation_id = _conversation_id(body.conversation)
-    store = body.store is not False
-    background = bool(body.background)
-    parallel = body.parallel_tool_calls is not False
-    reasoning = body.reasoning or {}
+    reasoning = _reasoning(body.reasoning)
+    include = take_include(body.include)
+    conversation_id, branch_from = _conversation(body.conversation)
+    items, compact = _input(body)
+    head = _head(body, tools, choice, text, reasoning)
+    if include:
+        head["include"] = include
+    if conversation_id:
+        head["conversation"] = {"id": conversation_id}
+    return TurnRequest(
+        caller=caller,
+        model=body.model or "",
+        input=items,
+        head=head,
+        previous_response_id=body.previous_response_id,
+        conversation_id=conversation_id,
+        branch_from=branch_from,
+        store=head["store"],
+        background=head["background"],
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=head["parallel_tool_calls"],
+        max_tool_calls=body.max_tool_calls,
+        instructions=body.instructions,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        max_output_tokens=body.max_output_tokens,
+        text_format=None if text["format"]["type"] == "text" else text["format"],
+        verbosity=text.get("verbosity"),
+        logprobs=body.top_logprobs or 0 if LOGPROBS in include else None,
+        reasoning_effort=reasoning["effort"],
+        reasoning_summary=reasoning["summary"],
+        truncation=head["truncation"],
+        compact_above=_threshold(body.context_management),
+        compact=compact,
+        user=body.safety_identifier or body.user,
+        request_id=request_id,
+    )
+
+
+def _head(
+    body: CreateResponse, tools: list[dict[str, Any]], choice: Any, text: dict[str, Any], reasoning: dict[str, Any]
+) -> dict[str, Any]:
+    """What of the Response object is settled now. All keys of it are always sent, but for the last two."""
     head: dict[str, Any] = {
         "id": None,
         "created_at": None,
-        "background": background,
+        "background": bool(body.background),
         "instructions": body.instructions,
         "max_output_tokens": body.max_output_tokens,
         "max_tool_calls": body.max_tool_calls,
         "model": body.model,
-        "parallel_tool_calls": parallel,
+        "parallel_tool_calls": body.parallel_tool_calls is not False,
         "previous_response_id": body.previous_response_id,
         "prompt_cache_key": body.prompt_cache_key,
-        "reasoning": {"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
+        "reasoning": reasoning,
         "safety_identifier": body.safety_identifier,
         "service_tier": "default",
-        "store": store,
+        "store": body.store is not False,
         "temperature": 1.0 if body.temperature is None else body.temperature,
         "text": text,
         "tool_choice": choice,
@@ -113,35 +164,10 @@ def to_turn(body: CreateResponse, caller: Caller, request_id: str | None) -> Tur
         "truncation": body.truncation or "disabled",
         "metadata": take_metadata(body.metadata),
     }
-    if conversation_id:
-        head["conversation"] = {"id": conversation_id}
-    if body.user is not None:
-        head["user"] = body.user
-    return TurnRequest(
-        caller=caller,
-        model=body.model or "",
-        input=_input(body),
-        head=head,
-        previous_response_id=body.previous_response_id,
-        conversation_id=conversation_id,
-        store=store,
-        background=background,
-        tools=tools,
-        tool_choice=choice,
-        parallel_tool_calls=parallel,
-        max_tool_calls=body.max_tool_calls,
-        instructions=body.instructions,
-        temperature=body.temperature,
-        top_p=body.top_p,
-        presence_penalty=body.presence_penalty,
-        frequency_penalty=body.frequency_penalty,
-        max_output_tokens=body.max_output_tokens,
-        text_format=None if text["format"]["type"] == "text" else text["format"],
-        reasoning_effort=reasoning.get("effort"),
-        truncation=body.truncation or "disabled",
-        user=body.safety_identifier or body.user,
-        request_id=request_id,
-    )
+    for name in ("user", "prompt_cache_retention"):
+        if (value := getattr(body, name)) is not None:
+            head[name] = value
+    return head
 
 
 def _check_combinations(body: CreateResponse) -> None:
@@ -155,27 +181,78 @@ def _check_combinations(body: CreateResponse) -> None:
         raise _refuse("stream_options", "'stream_options' is only allowed with 'stream: true'.")
 
 
-def _input(body: CreateResponse) -> list[dict[str, Any]]:
-    if body.input is None:
-        if body.previous_response_id or body.conversation:
-            return []
+def _input(body: CreateResponse) -> tuple[list[Item], bool]:
+    """The items, and whether a trigger at their end asks for a compaction."""
+    value = body.input
+    compact = isinstance(value, list) and bool(value) and _is_trigger(value[-1])
+    if compact:
+        value = value[:-1]
+    goes_on = body.previous_response_id is not None or body.conversation is not None
+    if not value and value != "" and goes_on:
+        return [] if value is None else take_input(value), compact
+    if value is None or value == []:
         raise InvalidRequest("Missing required parameter: 'input'.", param="input", code="missing_required_parameter")
-    return take_input(body.input)
+    for i, item in enumerate(value if isinstance(value, list) else ()):
+        if _is_trigger(item):
+            raise _refuse(f"input[{i}]", "A 'compaction_trigger' must be the last item of the input.")
+    return take_input(value), compact
 
 
-def _conversation_id(value: Any) -> str | None:
+def _is_trigger(item: Any) -> bool:
+    return isinstance(item, dict) and item.get("type") == "compaction_trigger"
+
+
+def _threshold(value: Any) -> int | None:
+    """The `compact_threshold` of `context_management`."""
     if value is None:
         return None
+    if not isinstance(value, list):
+        raise _wrong_type("context_management", "an array of objects")
+    found = None
+    for i, entry in enumerate(value):
+        param = f"context_management[{i}]"
+        if not isinstance(entry, dict):
+            raise _wrong_type(param, "an object")
+        if entry.get("type") != "compaction":
+            raise _refuse(f"{param}.type", "'compaction' is the only kind of context management there is.")
+        found = entry.get("compact_threshold")
+        if found is not None and (not isinstance(found, int) or isinstance(found, bool) or found < 1):
+            raise _refuse(f"{param}.compact_threshold", "'compact_threshold' is a number of tokens, 1 or more.")
+    return found
+
+
+def _conversation(value: Any) -> tuple[str | None, str | None]:
+    """A conversation's id, and the item in it that the turn follows on where that is not its last."""
+    if value is None:
+        return None, None
     found = value.get("id") if isinstance(value, dict) else value
     if not isinstance(found, str):
-        raise InvalidRequest(
-            "Invalid type for 'conversation': expected an id or an object with an id.",
-            param="conversation",
-            code="invalid_type",
-        )
+        raise _wrong_type("conversation", "an id or an object with an id")
     if not found.startswith("conv_"):
         raise _refuse("conversation", "Invalid 'conversation': expected an id that begins with 'conv_'.")
+    parent = value.get("parent_id") if isinstance(value, dict) else None
+    if not isinstance(parent, str | None):
+        raise _wrong_type("conversation.parent_id", "a string")
+    return found, parent
+
+
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_SUMMARIES = ("auto", "concise", "detailed")
+
+
+def _reasoning(value: dict[str, Any] | None) -> dict[str, Any]:
+    """`effort` and `summary`; the older name of the latter is `generate_summary`."""
+    given = value or {}
+    found = {"effort": given.get("effort"), "summary": given.get("summary") or given.get("generate_summary")}
+    for name, known in (("effort", _EFFORTS), ("summary", _SUMMARIES)):
+        if found[name] is not None:
+            _one_of(found[name], known, f"reasoning.{name}")
     return found
+
+
+def _one_of(value: Any, known: Sequence[str], param: str) -> None:
+    if value not in known:
+        raise _refuse(param, f"Invalid '{param}'. Supported values: {', '.join(known)}.")
 
 
 _HOSTED = {
@@ -188,7 +265,6 @@ _HOSTED = {
     "shell",
     "apply_patch",
     "mcp",
-    "custom",
     "namespace",
     "tool_search",
 }
@@ -207,6 +283,8 @@ def _tool(tool: Any, param: str) -> dict[str, Any]:
         return take_function(tool, param, strict=True)
     if kind == "file_search":
         return _file_search(tool, param)
+    if kind == "custom":
+        return _custom(tool, param)
     if kind is None:
         raise InvalidRequest(
             f"Missing required parameter: '{param}.type'.", param=f"{param}.type", code="missing_required_parameter"
@@ -216,6 +294,20 @@ def _tool(tool: Any, param: str) -> dict[str, Any]:
             raise _wrong_type(f"{param}.name", "a string")
         return tool
     raise _refuse(f"{param}.type", f"Invalid value for '{param}.type': {str(kind)[:80]!r}.")
+
+
+def _custom(tool: dict[str, Any], param: str) -> dict[str, Any]:
+    take_function({"name": tool.get("name"), "description": tool.get("description")}, param, strict=False)
+    form = tool.get("format")
+    if not isinstance(form, dict | None):
+        raise _wrong_type(f"{param}.format", "an object")
+    if form and form.get("type") == "grammar":
+        for field in ("definition", "syntax"):
+            if not isinstance(form.get(field), str):
+                raise _wrong_type(f"{param}.format.{field}", "a string")
+    elif form:
+        _one_of(form.get("type"), ("text", "grammar"), f"{param}.format.type")
+    return {"description": None, "format": {"type": "text"}, **tool}
 
 
 def _file_search(tool: dict[str, Any], param: str) -> dict[str, Any]:
@@ -250,44 +342,62 @@ def _tool_choice(choice: Any, tools: list[dict[str, Any]]) -> Any:
         return choice
     if not isinstance(choice, dict) or not isinstance(choice.get("type"), str):
         raise _wrong_type("tool_choice", "a string, or an object with a type")
-    _check_named(choice, {tool.get("name") or tool["type"] for tool in tools})
+    if choice["type"] == "allowed_tools":
+        return _allowed_tools(choice, tools)
+    _check_named(choice, tools, "tool_choice")
     return choice
 
 
-def _check_named(choice: dict[str, Any], names: set[str]) -> None:
-    """What a `tool_choice` names must be among the tools."""
-    if choice["type"] == "allowed_tools":
-        allowed = choice.get("tools")
-        if not isinstance(allowed, list) or not all(map(_is_named, allowed)):
-            raise _wrong_type("tool_choice.tools", "an array of tools, each with a type and a name")
-        if choice.get("mode", "auto") not in ("auto", "required"):
-            raise _refuse("tool_choice.mode", "'tool_choice.mode' is 'auto' or 'required'.")
-        return
-    name = choice.get("name") if choice["type"] in ("function", "custom") else choice["type"]
-    if not isinstance(name, str):
-        raise _wrong_type("tool_choice.name", "a string")
-    if name not in names and choice["type"] in ("function", "file_search"):
-        raise _refuse("tool_choice", f"Tool choice '{name[:128]}' not found in 'tools'.")
+def _allowed_tools(choice: dict[str, Any], tools: list[dict[str, Any]]) -> dict[str, Any]:
+    allowed = choice.get("tools")
+    if not isinstance(allowed, list) or not all(map(_is_named, allowed)):
+        raise _wrong_type("tool_choice.tools", "an array of tools, each with a type and a name")
+    if not allowed:
+        raise _refuse("tool_choice.tools", "'tool_choice.tools' names no tool: for none, 'tool_choice' is 'none'.")
+    _one_of(choice.get("mode", "auto"), ("auto", "required"), "tool_choice.mode")
+    known = {(tool["type"], tool.get("name") or tool.get("server_label")) for tool in tools}
+    for i, tool in enumerate(allowed):
+        if (tool["type"], tool.get("name") or tool.get("server_label")) not in known:
+            raise _refuse(f"tool_choice.tools[{i}]", f"Tool choice '{_label(tool)}' not found in 'tools'.")
+    return {"mode": "auto", **choice}
+
+
+def _check_named(choice: dict[str, Any], tools: list[dict[str, Any]], param: str) -> None:
+    """What a `tool_choice` names must be among the tools, and something that can be called here."""
+    kind = choice["type"]
+    if kind in ("function", "custom"):
+        if not isinstance(choice.get("name"), str):
+            raise _wrong_type(f"{param}.name", "a string")
+        found = any(tool["type"] == kind and tool["name"] == choice["name"] for tool in tools)
+    else:
+        found = any(tool["type"] == kind for tool in tools)
+    if not found:
+        raise _refuse(param, f"Tool choice '{_label(choice)}' not found in 'tools'.")
+    if kind not in ("function", "custom", "file_search"):
+        raise _refuse(param, f"This server does not run '{kind[:80]}': it cannot be made to be called.")
+
+
+def _label(tool: dict[str, Any]) -> str:
+    return str(tool.get("name") or tool.get("server_label") or tool["type"])[:128]
 
 
 def _is_named(tool: Any) -> bool:
-    return isinstance(tool, dict) and isinstance(tool.get("name") or tool.get("type"), str)
+    return (
+        isinstance(tool, dict)
+        and isinstance(tool.get("type"), str)
+        and all(isinstance(tool.get(field), str | None) for field in ("name", "server_label"))
+    )
 
 
 def _text(value: dict[str, Any] | None) -> dict[str, Any]:
     text = dict(value or {})
+    if text.get("verbosity") is not None:
+        _one_of(text["verbosity"], ("low", "medium", "high"), "text.verbosity")
     form = text.get("format") or {"type": "text"}
-    if not isinstance(form, dict) or form.get("type") not in ("text", "json_object", "json_schema"):
-        raise _refuse("text.format.type", "'text.format.type' is 'text', 'json_object' or 'json_schema'.")
-    if form["type"] == "json_schema":
-        if not isinstance(form.get("schema"), dict):
-            raise InvalidRequest(
-                "Missing required parameter: 'text.format.schema'.",
-                param="text.format.schema",
-                code="missing_required_parameter",
-            )
-        form = {"name": "answer", "description": None, "strict": None, **form}
-    return {**text, "format": form}
+    if not isinstance(form, dict):
+        raise _wrong_type("text.format", "an object")
+    _one_of(form.get("type"), ("text", "json_object", "json_schema"), "text.format.type")
+    return {**text, "format": take_format(form, "text.format") if form["type"] == "json_schema" else form}
 
 
 def _refuse(param: str, message: str) -> InvalidRequest:

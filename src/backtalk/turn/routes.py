@@ -10,6 +10,7 @@ from starlette.responses import Response
 from backtalk.conversations.answers import ItemList
 from backtalk.core.errors import BacktalkError, InvalidRequest, Overloaded
 from backtalk.domain.caller import Caller
+from backtalk.domain.intake import take_include
 from backtalk.domain.items import present
 from backtalk.http.access_log import TurnFacts
 from backtalk.http.caller import caller
@@ -22,6 +23,7 @@ from backtalk.turn.answers import (
     CHAT_STREAM,
     RESPONSE_STREAM,
     ChatCompletion,
+    CompactedResponse,
     ContextReceipt,
     InputTokens,
     ResponseObject,
@@ -29,9 +31,10 @@ from backtalk.turn.answers import (
 from backtalk.turn.chat_render import chunk_stream, completion
 from backtalk.turn.chat_wire import CreateChatCompletion
 from backtalk.turn.render import event_stream
-from backtalk.turn.response import State, assemble
+from backtalk.turn.response import State, asked_for, assemble
 from backtalk.turn.responses_wire import CreateResponse
-from backtalk.turn.runner import SERVER_RESTARTED, Run
+from backtalk.turn.run import Run
+from backtalk.turn.runner import SERVER_RESTARTED
 from backtalk.turn.service import Turns
 from backtalk.turn.socket import ResponsesSocket, SocketLimits
 
@@ -59,6 +62,12 @@ _RESPONSE_EXAMPLES: dict[str, Example] = {
             ],
         },
     },
+}
+_COMPACT_EXAMPLES: dict[str, Example] = {
+    "talk": {
+        "summary": "A talk",
+        "value": {"model": "backtalk/extractive", "input": [{"role": "user", "content": "My name is Ada."}]},
+    }
 }
 _CHAT_EXAMPLES: dict[str, Example] = {
     "message": {"summary": "A message", "value": {"messages": [{"role": "user", "content": "Hello!"}]}},
@@ -128,6 +137,27 @@ def _add_responses(api: APIRouter, turns: Turns) -> None:
         count = await turns.runner.count_input(responses_wire.to_turn(body, caller, None))
         return JSON({"object": "response.input_tokens", "input_tokens": count})
 
+    @api.post(
+        "/v1/responses/compact",
+        operation_id="compactResponse",
+        tags=["Responses"],
+        summary="Make a talk short",
+        response_model=None,
+        responses=answers(CompactedResponse, *_FAILURES),
+    )
+    async def compact(
+        request: Request, caller: CallerIs, body: Annotated[CreateResponse, Body(openapi_examples=_COMPACT_EXAMPLES)]
+    ) -> Response:
+        """The user's messages, and an item that stands for all the rest: send `output` as the input of what follows.
+
+        The model writes the summary; where none is connected that writes, excerpts stand in. Nothing is stored.
+        """
+        if body.model is None:
+            raise InvalidRequest(
+                "Missing required parameter: 'model'.", param="model", code="missing_required_parameter"
+            )
+        return JSON(await turns.compact(responses_wire.to_turn(body, caller, _request_id(request))))
+
     @api.get(
         "/v1/responses/{response_id}",
         operation_id="retrieveResponse",
@@ -147,7 +177,7 @@ def _add_responses(api: APIRouter, turns: Turns) -> None:
         include_brackets: IncludeBrackets = None,
     ) -> Response:
         """With `stream=true`, its events from the first on, or behind `starting_after`, byte for byte as they were."""
-        wanted = [*(include or ()), *(include_brackets or ())]
+        wanted = take_include([*(include or ()), *(include_brackets or ())])
         if not stream:
             if starting_after is not None:
                 raise InvalidRequest(
@@ -156,7 +186,7 @@ def _add_responses(api: APIRouter, turns: Turns) -> None:
             return JSON(await turns.get(caller, response_id, wanted))
         after = -1 if starting_after is None else starting_after
         head, events, final = await turns.resume(caller, response_id, after)
-        return EventStream(event_stream(events, head, final, after=after, include=wanted))
+        return EventStream(event_stream(events, head, final, after=after, include=asked_for(head, wanted)))
 
 
 def _add_socket(api: APIRouter, turns: Turns, limits: SocketLimits) -> None:
@@ -204,9 +234,11 @@ def _add_stored(api: APIRouter, turns: Turns) -> None:
         order: Order = "desc",
         after: After = None,
         include: Include = None,
+        include_brackets: IncludeBrackets = None,
     ) -> Response:
+        wanted = take_include([*(include or ()), *(include_brackets or ())])
         found = await turns.input_items(caller, response_id, Cursor(limit, order, after))
-        return JSON(page([present(item, include or ()) for item in found], limit))
+        return JSON(page([present(item, wanted) for item in found], limit))
 
     @api.get(
         "/v1/responses/{response_id}/context",

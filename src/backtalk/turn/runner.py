@@ -1,40 +1,39 @@
 """Runs: each response is driven by one task that owns its log's lease, whoever is or is not listening."""
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol
 
-import msgspec
-
-from backtalk.conversations import store as conversations
-from backtalk.conversations.service import with_id
 from backtalk.core.clock import now
-from backtalk.core.errors import BacktalkError, InvalidRequest, NotFound, Overloaded
+from backtalk.core.errors import BacktalkError, Overloaded
 from backtalk.core.ids import new_id
-from backtalk.core.text import estimate_tokens
 from backtalk.domain.caller import Caller
+from backtalk.domain.compaction import Compaction, pack
 from backtalk.domain.events import TERMINAL, Event
-from backtalk.domain.items import Item, text_of
+from backtalk.domain.items import Item, is_user_message
 from backtalk.domain.model import Model, Prompt, Usage
-from backtalk.domain.turn import ContextSource, SearchFiles, TurnRequest
+from backtalk.domain.turn import TurnRequest
 from backtalk.events import Fenced, Log, Tail, Writer, batches, ephemeral
 from backtalk.events.log import Dead, EphemeralWriter
 from backtalk.storage import Connection, Storage
 from backtalk.turn import store
-from backtalk.turn.budget import Fitted, fit, tokens_of
-from backtalk.turn.context import gather, receipt, with_pieces
+from backtalk.turn.compaction import summarise
+from backtalk.turn.context import receipt
+from backtalk.turn.loop import Loop
+from backtalk.turn.opening import Opener
 from backtalk.turn.output import Output
 from backtalk.turn.response import State, error_object, usage_object
-from backtalk.turn.store import AlreadyEndedError, History, Opening, StillRunningError
-from backtalk.turn.tool_loop import FileSearch, model_tool_choice, model_tools, search_receipt, server_tools
+from backtalk.turn.run import Limits, Run
+from backtalk.turn.store import AlreadyEndedError, History, Opening
 
 log = logging.getLogger("backtalk.turn")
 
 RECOVER_SECONDS = 5.0
 SERVER_RESTARTED = "server_restarted"
 """Our own reason for a response that ended because its process did."""
+MAX_STEPS = "max_steps"
+"""Our own reason for a response whose model never stopped calling tools."""
 LET_GO_SECONDS = 30.0
 """How long to wait until another process has ended a run: more than a lease and a look for the dead."""
 
@@ -45,76 +44,22 @@ class Resolve(Protocol):
     async def __call__(self, model_id: str | None, /) -> tuple[Model, str, str]: ...
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """What bounds a run. Times in seconds."""
-
-    context_tokens: int = 128_000
-    tool_rounds: int = 8
-    tool_timeout: float = 30.0
-    source_timeout: float = 2.0
-    runs: int = 1000
-
-
-class Run:
-    """A response in progress, and for a while after."""
-
-    def __init__(self, request: TurnRequest, head: dict[str, Any], model: Model, model_name: str) -> None:
-        self.request = request
-        self.head = head
-        self.model = model
-        self.model_name = model_name
-        self.state = State(status="queued" if request.background else "in_progress")
-        self.error: BacktalkError | None = None
-        self.usage = Usage()
-        self.receipt: dict[str, Any] = {}
-        self.output = Output(server_tools=server_tools(request), parallel=request.parallel_tool_calls)
-        self.writer: Writer | EphemeralWriter
-        self.ended = asyncio.Event()
-        self.stopping: tuple[str, str | None] | None = (
-            None  # the status and reason to end with, once it is told to stop
-        )
-        self.ending = False  # the terminal event is on its way to the log: the first one wins
-        self.task: asyncio.Task[None] | None = None
-
-    @property
-    def id(self) -> str:
-        return str(self.head["id"])
-
-    def stop(self, status: str, reason: str | None = None) -> None:
-        """Tells the run to end now, with this status; the model server's connection is closed at once."""
-        if self.stopping is None and not self.ending:
-            self.stopping = (status, reason)
-            if self.task:
-                self.task.cancel()
-
-    async def final(self) -> State:
-        """The terminal state."""
-        await self.ended.wait()
-        return self.state
-
-
 class Runner:
     """Starts runs, stops them, and ends those that a dead process left behind."""
 
     def __init__(
-        self,
-        storage: Storage,
-        log: Log,
-        resolve: Resolve,
-        search: SearchFiles,
-        limits: Limits,
-        sources: Sequence[ContextSource] = (),
+        self, storage: Storage, log: Log, resolve: Resolve, opener: Opener, loop: Loop, limits: Limits
     ) -> None:
+        self.opener = opener
         self._storage = storage
         self._log = log
         self._resolve = resolve
-        self._file_search = FileSearch(search, limits.tool_timeout)
+        self._loop = loop
         self._limits = limits
         self._runs: dict[str, Run] = {}
         self._opening = 0
         self._recovering: asyncio.Task[None] | None = None
         self._stopping = False
-        self.sources = list(sources)
 
     async def start(self) -> None:
         """Ends what a dead process left open, now and from then on."""
@@ -146,98 +91,38 @@ class Runner:
 
     async def _open(self, request: TurnRequest) -> Run:
         model, model_name, model_id = await self._resolve(request.model)
-        history = await self._settle_input(request)
+        history = await self.opener.settle(request)
         request.head |= {"id": request.head.get("id") or new_id("resp"), "created_at": now(), "model": model_id}
         run = Run(request, request.head, model, model_name)
-        prompt = await self._prompt(run, history)
+        talk = self.opener.live(request, history)
+        long = talk if self.opener.too_long(request, talk) else None
+        fitted = await self.opener.fit(request, model, [] if long else talk)
+        run.receipt = receipt(run.id, fitted, request.input, self._limits.context_tokens)
+        if request.branch_from:
+            run.receipt["branch_from"] = request.branch_from
+        prompt = self.opener.prompt(request, model_name, fitted)
         await self._open_log(run, history)
         self._runs[run.id] = run
-        run.task = asyncio.create_task(self._drive(run, prompt))
+        run.task = asyncio.create_task(self._drive(run, prompt, long))
         return run
 
     async def count_input(self, request: TurnRequest) -> int:
         """The tokens that a turn's prompt would have, as we estimate them. Raises as `open` does."""
-        await self._resolve(request.model)
-        fitted = await self._fit(request, await self._settle_input(request))
-        tools = "".join(msgspec.json.encode(tool).decode() for tool in request.tools)
-        return fitted.tokens + estimate_tokens(tools)
+        model, _, _ = await self._resolve(request.model)
+        return await self.opener.count(request, model)
 
-    async def _settle_input(self, request: TurnRequest) -> History:
-        """Gives the input its ids and what it refers to; returns what comes before it."""
-        history = await self._history(request)
-        request.input = [with_id(item) for item in await self._dereference(request)]
-        _check_calls([*history.items, *request.input])
-        return history
-
-    async def _history(self, request: TurnRequest) -> History:
-        project = request.caller.project
-        if request.previous_response_id:
-            try:
-                found = await self._storage.read(store.history_of_response, project, request.previous_response_id)
-            except StillRunningError:
-                raise InvalidRequest(
-                    "The previous response is still in progress: wait until it has ended, or cancel it.",
-                    param="previous_response_id",
-                    code="invalid_value",
-                ) from None
-            if found is None:
-                raise InvalidRequest(
-                    f"Previous response with id '{request.previous_response_id[:128]}' not found.",
-                    param="previous_response_id",
-                    code="previous_response_not_found",
-                )
-            return found
-        if request.conversation_id:
-            found = await self._storage.read(store.history_of_conversation, project, request.conversation_id)
-            if found is None:
-                raise NotFound(f"Conversation with id '{request.conversation_id}' not found.")
-            return found
-        return History()
-
-    async def _dereference(self, request: TurnRequest) -> list[Item]:
-        """The input with references to stored items replaced by what they point at."""
-        ids = [item["id"] for item in request.input if item["type"] == "item_reference"]
-        if not ids:
-            return request.input
-        known = await self._storage.read(conversations.find_items, request.caller.project, ids)
-        for i, item in enumerate(request.input):
-            if item["type"] == "item_reference" and item["id"] not in known:
-                raise InvalidRequest(f"Item with id '{item['id'][:128]}' not found.", param=f"input[{i}].id")
-        return [known[item["id"]] if item["type"] == "item_reference" else item for item in request.input]
-
-    async def _fit(self, request: TurnRequest, history: History) -> Fitted:
-        return fit(
-            history.items,
-            request.input,
-            await gather(self.sources, request, self._limits.source_timeout),
-            instructions=request.instructions,
-            limit=self._limits.context_tokens,
-            truncate=request.truncation == "auto",
-        )
-
-    async def _prompt(self, run: Run, history: History) -> Prompt:
-        request = run.request
-        fitted = await self._fit(request, history)
-        run.receipt = receipt(run.id, fitted, request.input, self._limits.context_tokens)
-        return Prompt(
-            model=run.model_name,
-            items=with_pieces(fitted.items, fitted.pieces),
-            instructions=request.instructions,
-            tools=model_tools(request),
-            tool_choice=model_tool_choice(request.tool_choice),
-            parallel_tool_calls=request.parallel_tool_calls,
-            temperature=request.temperature,
-            top_p=request.top_p,
-            presence_penalty=request.presence_penalty,
-            frequency_penalty=request.frequency_penalty,
-            max_output_tokens=request.max_output_tokens,
-            stop=request.stop,
-            seed=request.seed,
-            text_format=request.text_format,
-            reasoning_effort=request.reasoning_effort,
-            user=request.user,
-            request_id=request.request_id,
-        )
+    async def compact(self, request: TurnRequest) -> tuple[list[Item], Item, Usage]:
+        """The user's messages of a talk, and the compaction item that stands for the rest of it."""
+        model, model_name, _ = await self._resolve(request.model)
+        talk = self.opener.live(request, await self.opener.settle(request))
+        limit = self._limits.context_tokens
+        summary = await summarise(model, model_name, talk, limit=limit, instructions=request.instructions)
+        item: Item = {
+            "id": new_id("cmp"),
+            "type": "compaction",
+            "encrypted_content": pack(Compaction(summary.text, users=True)),
+        }
+        return [said for said in talk if is_user_message(said)], item, summary.usage
 
     async def _open_log(self, run: Run, history: History) -> None:
         request, output = run.request, run.output
@@ -268,11 +153,14 @@ class Runner:
 
     # ── driving ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _drive(self, run: Run, prompt: Prompt) -> None:
+    async def _drive(self, run: Run, prompt: Prompt, long: list[Item] | None) -> None:
         """The run's task: whatever happens, the response ends, or its lease is given up for another to end it."""
         try:
-            await self._work(run, prompt)
-            await self._finish(run, *_outcome(run))
+            if run.state.status == "queued":
+                await self._begin_background(run)
+            if run.request.generate:
+                await self._loop.work(run, prompt, long)
+            await self._finish(run, _outcome(run))
         except asyncio.CancelledError:
             status, reason = run.stopping or ("failed", SERVER_RESTARTED)
             await self._end_stopped(run, status, reason)
@@ -284,24 +172,6 @@ class Runner:
             self._runs.pop(run.id, None)
             run.ended.set()
 
-    async def _work(self, run: Run, prompt: Prompt) -> None:
-        if run.state.status == "queued":
-            await self._begin_background(run)
-        if not run.request.generate:
-            return
-        for _ in range(self._limits.tool_rounds):
-            said = len(run.output.items)
-            await self._ask_model(run, prompt)
-            if not run.output.server_calls:
-                return
-            await self._run_tools(run, prompt)
-            if run.output.client_calls:
-                return
-            prompt.items += run.output.items[said:]
-            run.output.next_step()
-        prompt.tool_choice = "none"
-        await self._ask_model(run, prompt)
-
     async def _begin_background(self, run: Run) -> None:
         run.state.status = "in_progress"
         project, response_id = run.request.caller.project, run.id
@@ -310,43 +180,10 @@ class Runner:
             events, also=lambda connection: store.set_status(connection, project, response_id, "in_progress")
         )
 
-    async def _ask_model(self, run: Run, prompt: Prompt) -> None:
-        """One step: the model's deltas become events, which readers see when the log has them."""
-        output, writer = run.output, run.writer
-        async with contextlib.aclosing(run.model.stream(prompt)) as stream:  # type: ignore[type-var]
-            async for deltas in stream:
-                if events := output.feed(deltas):
-                    await writer.push(events)
-        usage = output.finish.usage if output.finish and output.finish.usage else _estimate(prompt, output)
-        run.usage.add(usage)
-
-    async def _run_tools(self, run: Run, prompt: Prompt) -> None:
-        """Runs the calls that the model made; their results go back into the prompt."""
-        budget = run.request.max_tool_calls
-        for call in run.output.server_calls.values():
-            done = len(run.receipt["searches"])
-            if budget is not None and done >= budget:
-                prompt.tool_choice = "none"
-                await run.writer.append(run.output.close())
-                return
-            tool = server_tools(run.request)[call.name]
-            item = self._file_search.begin(call, prompt.items)
-            index = run.output.start_tool(item, "in_progress", "searching")
-            await run.writer.append(run.output.take())
-            item, passages = await self._file_search.run(item, tool, run.request)
-            if item["status"] == "completed":
-                run.output.progress(index, "completed")
-            run.output.finish_tool(index, item)
-            await run.writer.append(run.output.take())
-            run.receipt["searches"].append(search_receipt(item, passages))
-        if prompt.tool_choice not in ("auto", "none"):
-            prompt.tool_choice = "auto"  # what was required has been done
-
     # ── ending ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _finish(self, run: Run, status: str, details: dict[str, str] | None = None) -> None:
-        events = run.output.close("completed" if status == "completed" else "incomplete")
-        await self._end(run, events, State(status=status, incomplete_details=details))
+    async def _finish(self, run: Run, state: State) -> None:
+        await self._end(run, run.output.close("completed" if state.status == "completed" else "incomplete"), state)
 
     async def _end_failed(self, run: Run, error: Exception) -> None:
         if run.stopping:  # the model broke while it was being closed
@@ -479,31 +316,12 @@ class Runner:
             log.info("response %s was ended by another process", dead.response_id)
 
 
-def _outcome(run: Run) -> tuple[str, dict[str, str] | None]:
+def _outcome(run: Run) -> State:
     """How a run that was not disturbed ends."""
+    if run.runaway:
+        return State(status="incomplete", reason=MAX_STEPS)
     reason = run.output.finish.reason if run.output.finish else "stop"
-    if reason == "length":
-        return "incomplete", {"reason": "max_output_tokens"}
-    if reason == "content_filter":
-        return "incomplete", {"reason": "content_filter"}
-    return "completed", None
-
-
-def _estimate(prompt: Prompt, output: Output) -> Usage:
-    """Usage for a model server that does not count."""
-    text = "".join(text_of(item) for item in output.items)
-    return Usage(input_tokens=sum(map(tokens_of, prompt.items)), output_tokens=estimate_tokens(text))
-
-
-def _check_calls(items: Sequence[Item]) -> None:
-    """Every function's output must have its call before it."""
-    calls: set[str] = set()
-    for item in items:
-        if item["type"] == "function_call":
-            calls.add(item["call_id"])
-        elif item["type"] == "function_call_output" and item["call_id"] not in calls:
-            raise InvalidRequest(
-                f"No tool call found for function call output with call_id {item['call_id'][:128]}.",
-                param="input",
-                code="invalid_value",
-            )
+    if reason in ("length", "content_filter"):
+        told = "max_output_tokens" if reason == "length" else reason
+        return State(status="incomplete", incomplete_details={"reason": told})
+    return State(status="completed")

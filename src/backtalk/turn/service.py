@@ -4,7 +4,9 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 from backtalk.conversations import store as conversations
-from backtalk.core.errors import NotFound
+from backtalk.core.clock import now
+from backtalk.core.errors import InvalidRequest, NotFound
+from backtalk.core.ids import new_id
 from backtalk.domain.caller import Caller
 from backtalk.domain.items import Item
 from backtalk.domain.turn import TurnRequest
@@ -13,8 +15,9 @@ from backtalk.http.paging import Cursor
 from backtalk.storage import Storage
 from backtalk.turn import store
 from backtalk.turn.render import Following
-from backtalk.turn.response import State, assemble
-from backtalk.turn.runner import Run, Runner
+from backtalk.turn.response import State, asked_for, assemble, usage_object
+from backtalk.turn.run import Run
+from backtalk.turn.runner import Runner
 from backtalk.turn.store import Stored
 
 
@@ -30,6 +33,17 @@ class Turns:
         """Starts a turn."""
         return await self.runner.open(request)
 
+    async def compact(self, request: TurnRequest) -> dict[str, Any]:
+        """A talk made short. Nothing of it is stored."""
+        users, item, usage = await self.runner.compact(request)
+        return {
+            "id": new_id("resp"),
+            "object": "response.compaction",
+            "created_at": now(),
+            "output": [*users, item],
+            "usage": usage_object(usage),
+        }
+
     async def find(self, caller: Caller, response_id: str) -> Stored:
         """Raises NotFound, also for another project's response."""
         found = await self._storage.read(store.find, caller.project, response_id)
@@ -39,7 +53,7 @@ class Turns:
 
     async def get(self, caller: Caller, response_id: str, include: Collection[str]) -> dict[str, Any]:
         found = await self.find(caller, response_id)
-        return assemble(found.head, found.state, include)
+        return assemble(found.head, found.state, asked_for(found.head, include))
 
     async def resume(
         self, caller: Caller, response_id: str, after: int
@@ -74,7 +88,12 @@ class Turns:
 
     async def input_items(self, caller: Caller, response_id: str, cursor: Cursor) -> Sequence[Item]:
         await self.find(caller, response_id)
-        return await self._storage.read(conversations.list_items, caller.project, cursor, response_id=response_id)
+        found = await self._storage.read(conversations.list_items, caller.project, cursor, response_id=response_id)
+        if found is None:
+            raise InvalidRequest(
+                f"Item with id '{(cursor.after or '')[:128]}' is not in this list.", param="after", code="invalid_value"
+            )
+        return found
 
     async def receipt(self, caller: Caller, response_id: str) -> dict[str, Any]:
         """The context receipt: what the prompt was made of."""

@@ -22,7 +22,7 @@ from backtalk.http.route import decode
 from backtalk.turn import responses_wire
 from backtalk.turn.render import frames
 from backtalk.turn.response import State
-from backtalk.turn.runner import Run
+from backtalk.turn.run import Run
 from backtalk.turn.service import Turns
 
 log = logging.getLogger("backtalk")
@@ -204,6 +204,9 @@ class ResponsesSocket:
         request.generate = event.get("generate") is not False
         if kept := self._kept(request.previous_response_id):
             request.previous_response_id = None
+            request.places = ["previous_response_id"] * len(kept.items) + list(
+                map(request.place, range(len(request.input)))
+            )
             request.input = [*kept.items, *request.input]
         return request
 

@@ -136,7 +136,8 @@ def finish(
     )
     if row.conversation_id and state.status in ("completed", "incomplete"):
         ids = conversations.ids_of_response(connection, project, response_id)
-        conversations.append_to_conversation(connection, project, row.conversation_id, ids)
+        branched = "branch_from" in (row.receipt or {})
+        conversations.append_to_conversation(connection, project, row.conversation_id, ids, branched=branched)
 
 
 def find(connection: Connection, project: str, response_id: str) -> Stored | None:
@@ -175,11 +176,16 @@ def history_of_response(connection: Connection, project: str, response_id: str) 
     return History(conversations.chain(connection, project, stored.leaf_id), stored.leaf_id)
 
 
-def history_of_conversation(connection: Connection, project: str, conversation_id: str) -> History | None:
-    """All of a conversation; None when there is no such conversation."""
+def history_of_conversation(
+    connection: Connection, project: str, conversation_id: str, leaf_id: str | None = None
+) -> History | None:
+    """A conversation up to `leaf_id`, by default its last item; None when there is no such conversation.
+
+    A leaf that is not in it gives an empty history.
+    """
     if conversations.find(connection, project, conversation_id) is None:
         return None
-    items = conversations.of_conversation(connection, project, conversation_id)
+    items = conversations.branch(connection, project, conversation_id, leaf_id) or []
     return History(items, items[-1]["id"] if items else None)
 
 

@@ -12,7 +12,7 @@ from backtalk.core.ids import new_id
 from backtalk.core.text import estimate_tokens
 from backtalk.domain.items import Item, is_user_message, text_of
 from backtalk.domain.model import Tool
-from backtalk.domain.turn import Passage, SearchFiles, TurnRequest
+from backtalk.domain.turn import Passage, TurnRequest, VectorStores
 from backtalk.turn.output import ServerCall
 
 log = logging.getLogger("backtalk.turn")
@@ -38,25 +38,46 @@ _FILE_SEARCH_TOOL = Tool(
     },
 )
 
+_CUSTOM_INPUT = {
+    "type": "object",
+    "properties": {"input": {"type": "string"}},
+    "required": ["input"],
+    "additionalProperties": False,
+}
+
 
 def model_tools(request: TurnRequest) -> list[Tool]:
     """The functions that the model is offered: the client's own, and `file_search` where the request has it."""
     allowed = _allowed(request.tool_choice)
     tools = []
     for tool in request.tools:
-        name = tool.get("name") or tool["type"]
-        if allowed is not None and name not in allowed:
+        if allowed is not None and _name(tool) not in allowed:
             continue
         if tool["type"] == "function":
             tools.append(Tool(tool["name"], tool.get("description") or "", tool.get("parameters"), tool.get("strict")))
+        elif tool["type"] == "custom":
+            tools.append(Tool(tool["name"], _custom_description(tool), _CUSTOM_INPUT))
         elif tool["type"] == FILE_SEARCH:
             tools.append(_FILE_SEARCH_TOOL)
     return tools
 
 
+def _name(tool: dict[str, Any]) -> str:
+    return str(tool.get("name") or tool.get("type", ""))
+
+
+def _custom_description(tool: dict[str, Any]) -> str:
+    """A custom tool takes text. What the text has to look like, a model that knows functions only is told in words."""
+    form = tool.get("format") or {}
+    grammar = (
+        f"`input` has to match this {form.get('syntax')} grammar:\n{form['definition']}" if "definition" in form else ""
+    )
+    return "\n\n".join(filter(None, [tool.get("description"), grammar]))
+
+
 def _allowed(choice: Any) -> set[str] | None:
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
-        return {tool.get("name") or tool.get("type", "") for tool in choice.get("tools", ())}
+        return set(map(_name, choice.get("tools", ())))
     return None
 
 
@@ -66,7 +87,21 @@ def model_tool_choice(choice: Any) -> str:
         return choice
     if choice.get("type") == "allowed_tools":
         return str(choice.get("mode", "auto"))
-    return str(choice.get("name") or choice.get("type"))
+    return _name(choice)
+
+
+def callable_tools(request: TurnRequest, choice: str) -> set[str] | None:
+    """The names that a model may call, when it was told `choice`; None where nothing was said against any."""
+    if choice == "none":
+        return set()
+    if choice not in ("auto", "required"):
+        return {choice}
+    return _allowed(request.tool_choice)
+
+
+def custom_tools(request: TurnRequest) -> set[str]:
+    """Names of the client's tools that take text."""
+    return {tool["name"] for tool in request.tools if tool["type"] == "custom"}
 
 
 def server_tools(request: TurnRequest) -> dict[str, dict[str, Any]]:
@@ -77,8 +112,8 @@ def server_tools(request: TurnRequest) -> dict[str, dict[str, Any]]:
 class FileSearch:
     """Runs `file_search` calls."""
 
-    def __init__(self, search: SearchFiles, timeout: float) -> None:
-        self._search = search
+    def __init__(self, stores: VectorStores, timeout: float) -> None:
+        self._stores = stores
         self._timeout = timeout
 
     def begin(self, call: ServerCall, items: Sequence[Item]) -> Item:
@@ -97,7 +132,7 @@ class FileSearch:
         what the request asked wrongly (a store that is not there) is raised."""
         try:
             async with asyncio.timeout(self._timeout):
-                found = await self._search(
+                found = await self._stores.search(
                     request.caller,
                     tool["vector_store_ids"],
                     item["queries"],

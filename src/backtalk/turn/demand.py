@@ -1,0 +1,112 @@
+"""What is demanded of a model's answer besides being one: a format, a call, words. It is looked at before it is shown."""
+
+from collections.abc import Sequence
+
+from backtalk.core.errors import UpstreamError
+from backtalk.domain.items import Item, output_text
+from backtalk.domain.model import CitationDelta, Delta, Finish, RefusalDelta, TextDelta, ToolCallDelta
+from backtalk.turn.structured import Format
+
+TRIES = 3
+"""How often a model is asked before its disobedience fails the response."""
+_CUT_SHORT = ("length", "content_filter")
+_CALL = "You have not called a tool. Call one of the tools now; say nothing else."
+_SPEAK = "No tool can be called now. Answer in words."
+
+
+class Demand:
+    """Holds an answer back until it is known to be what was demanded.
+
+    `form` is the format of its text, `call` whether a tool has to be called. A model that keeps to formats by itself
+    (`trusted`) is shown as it speaks, once its first character could be JSON; it is checked all the same.
+    """
+
+    def __init__(self, form: Format | None, *, call: bool, trusted: bool) -> None:
+        self._form = form
+        self._call = call
+        self._trusted = trusted
+        self.begin()
+
+    def begin(self) -> None:
+        """The model is asked (again)."""
+        self._held: list[Delta] = []
+        self._texts: list[str] = []
+        self._showing = self._form is None and not self._call
+        self._started = False
+        self._spoken = False  # it called a tool or refused: there is nothing to judge
+        self.finish: Finish | None = None
+
+    def feed(self, deltas: Sequence[Delta]) -> list[Delta]:
+        """What of it may be shown now."""
+        shown: list[Delta] = []
+        for delta in deltas:
+            if isinstance(delta, Finish):
+                self.finish = delta
+            elif isinstance(delta, TextDelta):
+                self._texts.append(delta.text)
+                shown += self._text(delta)
+            elif isinstance(delta, CitationDelta) and not self._showing:
+                self._held.append(delta)
+            elif isinstance(delta, ToolCallDelta | RefusalDelta):
+                shown += [*self._let_go(), delta]
+            else:
+                shown.append(delta)
+        return shown
+
+    def judge(self, said: bool) -> tuple[list[Delta], str | None]:
+        """(what is still to be shown, what to remind the model of) at its end. `said`: something was shown or called.
+
+        Raises UpstreamError for an answer that was shown already and broke its format at the end.
+        """
+        if self._spoken and said:
+            return [], None
+        if self.finish and self.finish.reason in _CUT_SHORT:
+            return self._held, None
+        if self._call:
+            return [], _CALL
+        if self._form is None or not self._texts:
+            return [], None if said or self._texts else _SPEAK
+        return self._judge_format(self._form, "".join(self._texts))
+
+    def repeated(self, reminder: str) -> list[Item]:
+        """The talk of a try that failed, for the next one's prompt."""
+        said = "".join(self._texts)
+        answer: list[Item] = [_message("assistant", said)] if said else []
+        return [*answer, _message("user", reminder)]
+
+    def _judge_format(self, form: Format, text: str) -> tuple[list[Delta], str | None]:
+        if self._showing:
+            if problem := form.problem(text):
+                raise disobeyed(f"its answer is not what text.format demands: {problem}")
+            return [], None
+        if found := form.find(text):
+            return [TextDelta(found)], None
+        return [], f"Your answer cannot be used: {form.problem(text)}. {form.words}"
+
+    def _text(self, delta: TextDelta) -> list[Delta]:
+        if self._showing:
+            return [delta]
+        self._held.append(delta)
+        if self._started or self._call or self._form is None or not (first := delta.text.lstrip()[:1]):
+            return []
+        self._started = True
+        return self._release() if self._trusted and first in self._form.starts else []
+
+    def _let_go(self) -> list[Delta]:
+        """It called or refused. What it said before a call is shown, but for prose where JSON was asked for."""
+        self._spoken = True
+        return self._release() if self._form is None else []
+
+    def _release(self) -> list[Delta]:
+        held, self._held, self._showing = self._held, [], True
+        return held
+
+
+def disobeyed(what: str) -> UpstreamError:
+    """The error of a model that does not do what the request demands of it."""
+    return UpstreamError(f"The model did not do what the request demands: {what}.", reason="upstream_disobeyed")
+
+
+def _message(role: str, text: str) -> Item:
+    part = output_text(text) if role == "assistant" else {"type": "input_text", "text": text}
+    return {"type": "message", "role": role, "content": [part], "status": "completed"}
