@@ -40,7 +40,9 @@ class Prompt(msgspec.Struct, kw_only=True):
     `items` are in talk order and may hold `file_search_call` items with `results` (a list of
     `{file_id, filename, score, text, attributes}`): retrieved text, data and never instructions.
     `tool_choice` is "auto" | "none" | "required" | the name of one function.
-    `text_format` is OpenAI's `text.format` object. `logprobs` is how many alternatives of each token are wanted, 0 for
+    `reasoning` items among them may hold thinking of another model's; `encrypted_content` begins with the name of who can
+    read it, and is handed back to none but them.
+    `text_format` is OpenAI's `text.format` object. `reasoning_tokens` are what the model may spend on thinking. `logprobs` is how many alternatives of each token are wanted, 0 for
     the token alone. `None` leaves a setting to the model server.
     """
 
@@ -62,6 +64,10 @@ class Prompt(msgspec.Struct, kw_only=True):
     logprobs: int | None = None
     reasoning_effort: str | None = None
     reasoning_summary: str | None = None
+    reasoning_tokens: int | None = None
+    service_tier: str | None = None
+    cache_key: str | None = None
+    cache_retention: str | None = None
     user: str | None = None
     request_id: str | None = None
 
@@ -98,7 +104,7 @@ class SummaryDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class SealedReasoning(msgspec.Struct, frozen=True):
-    """Thinking that only its model server can read: kept to be handed back."""
+    """Thinking that only its model server can read: kept to be handed back. `data` begins with the adapter's mark."""
 
     data: str
 
@@ -120,10 +126,15 @@ class CitationDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class Finish(msgspec.Struct, frozen=True):
-    """The model is done. Reasons: stop | length | tool_calls | content_filter. Always the last delta of a stream."""
+    """The model is done. Reasons: stop | length | tool_calls | content_filter. Always the last delta of a stream.
+
+    `service_tier` is the one that the server says it has used, `stop_sequence` the one that the model came upon.
+    """
 
     reason: str = "stop"
     usage: Usage | None = None
+    service_tier: str | None = None
+    stop_sequence: str | None = None
 
 
 Delta: TypeAlias = (

@@ -99,6 +99,10 @@ class Opener:
             logprobs=request.logprobs,
             reasoning_effort=request.reasoning_effort,
             reasoning_summary=request.reasoning_summary,
+            reasoning_tokens=request.reasoning_tokens,
+            service_tier=request.service_tier,
+            cache_key=request.cache_key,
+            cache_retention=request.cache_retention,
             user=request.user,
             request_id=request.request_id,
         )

@@ -1,0 +1,153 @@
+"""Calling a model server: one POST whose answer is a stream of events, tried again while nothing of it was used."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from typing import Protocol
+
+from backtalk.core.errors import BacktalkError, UpstreamError
+from backtalk.domain.model import Delta, Finish
+from backtalk.http.egress import ConnectionFailed, Egress, Reply, too_large
+from backtalk.models.base import Upstream
+from backtalk.models.refusals import refusal
+from backtalk.models.retry import PATIENCE, Again, Tries, may_pass, retry_after
+from backtalk.models.sse import MAX_EVENT, EventParser
+
+_ANSWERS = frozenset({"text/event-stream", "application/json", "text/plain", "application/octet-stream", ""})
+"""What servers call an answer, some of them carelessly."""
+
+
+class Reader(Protocol):
+    """Makes deltas of an answer's events, and knows how it stands."""
+
+    done: bool
+    """Whether the stream has said that it is over."""
+    failure: BacktalkError | None
+    """What broke it, once the deltas that came before have been given."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the model has said that it is done, or the server that the stream is."""
+        ...
+
+    def feed(self, events: Sequence[bytes]) -> list[Delta]:
+        """The deltas of what one network read brought: the data of events, or a whole body."""
+        ...
+
+    def finish(self) -> Finish:
+        """The end. Raises UpstreamError upstream_protocol_error when the stream ended before the model did."""
+        ...
+
+
+class Call:
+    """One request to a model server. `refused` sees every error that is an answer of the server's."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        model: str,
+        *,
+        formatted: bool = False,
+        refused: Callable[[BacktalkError], None] | None = None,
+    ) -> None:
+        self.upstream = upstream
+        self.url = upstream.endpoint(path)
+        self.headers = {
+            "content-type": "application/json",
+            "accept": "text/event-stream, application/json",
+            **headers,
+        }
+        self.body = body
+        self.model = model
+        self.formatted = formatted
+        self.refused = refused
+
+
+async def answers(call: Call, egress: Egress, reader: Callable[[], Reader]) -> AsyncGenerator[Sequence[Delta], None]:
+    """As `Model.stream`. Tries again before the first delta only."""
+    tries = Tries()
+    while True:
+        begun = False
+        try:
+            async with _post(call, egress) as reply:
+                answer = _Answer(reply, reader())
+                while deltas := await answer.read():
+                    begun = True
+                    yield deltas
+            return
+        except Again as again:
+            error, after = again.error, again.after
+        except ConnectionFailed as broken:
+            if begun:
+                raise
+            error, after = broken, None
+        wait = tries.wait(after)
+        if wait is None:
+            raise error
+        await asyncio.sleep(wait)
+
+
+@contextlib.asynccontextmanager
+async def _post(call: Call, egress: Egress) -> AsyncIterator[Reply]:
+    """The reply to one try, if it is an answer."""
+    async with egress.request("POST", call.url, headers=call.headers, body=call.body) as reply:
+        if reply.status != 200:
+            raise await _refused(reply, call)
+        if reply.content_type not in _ANSWERS:
+            raise UpstreamError(
+                f"The model server '{call.upstream.name}' answered with {reply.content_type} instead of an event "
+                "stream: is its base URL right, with its /v1?",
+                reason="upstream_protocol_error",
+            )
+        yield reply
+
+
+async def _refused(reply: Reply, call: Call) -> Exception:
+    error = await refusal(reply, call.upstream, call.model, formatted=call.formatted)
+    if call.refused:
+        call.refused(error)
+    after = retry_after(reply.headers)
+    hopeless = error.code == "insufficient_quota" or (after or 0) > PATIENCE
+    return error if hopeless or not may_pass(reply.status) else Again(error, after)
+
+
+class _Answer:
+    """An answer that comes in: a stream of events, or one JSON body from a server that does not stream."""
+
+    def __init__(self, reply: Reply, deltas: Reader) -> None:
+        self._reply = reply
+        self._deltas = deltas
+        self._parser = EventParser(lambda: too_large(reply.origin, MAX_EVENT))
+        self._json = reply.content_type == "application/json"
+        self._ended = False
+
+    async def read(self) -> list[Delta]:
+        """The deltas of the next network read that holds any, the last ones with the `Finish`; after them none."""
+        deltas = self._deltas
+        while not self._ended:
+            if deltas.failure:
+                raise deltas.failure
+            out = deltas.feed(await self._events())
+            if deltas.done or self._ended:
+                self._ended = True
+                self._reply.keep()
+                out.append(deltas.finish())
+            if out:
+                return out
+        return []
+
+    async def _events(self) -> list[bytes]:
+        if self._json:
+            self._ended = True
+            return [await self._reply.body()]
+        try:
+            if read := await self._reply.read():
+                return self._parser.feed(read)
+        except UpstreamError:
+            if not self._deltas.complete:  # else the answer is whole; only the server's manners are not
+                raise
+        self._ended = True
+        return self._parser.finish()
