@@ -51,6 +51,7 @@ from backtalk.storage import open_storage
 from backtalk.storage.migrate import current, head, upgrade
 from backtalk.turn import direct
 from backtalk.turn.answers import ANSWERS as TURN_ANSWERS
+from backtalk.turn.chat_routes import routes as chat_routes
 from backtalk.turn.direct import Answer
 from backtalk.turn.loop import Loop
 from backtalk.turn.opening import Opener
@@ -59,6 +60,7 @@ from backtalk.turn.run import Limits
 from backtalk.turn.runner import Runner
 from backtalk.turn.service import Turns
 from backtalk.turn.socket import SocketLimits
+from backtalk.turn.stored_chats import StoredChats
 from backtalk.turn.tool_loop import FileSearch
 
 if TYPE_CHECKING:
@@ -206,6 +208,7 @@ class Backtalk(FastAPI):
     def _include_routes(self) -> None:
         for routes in (
             turn_routes(self.turns, self._socket_limits()),
+            chat_routes(self.turns, StoredChats(self.storage)),
             conversation_routes(self.conversations),
             file_routes(self.files),
             retrieval_routes(self.retrieval),

@@ -78,6 +78,12 @@ GROUPS: dict[str, dict[str, str]] = {
         "C3": "Tool calls stream with index, id and name once; their results go back as tool messages",
         "C4": "Errors name the message that is wrong",
         "C5": "response_format json_schema, stop and max_tokens are obeyed",
+        "C6": "n answers come under one id, each with its index, streamed side by side",
+        "C7": "logprobs come where they are asked for, in chunks too",
+        "C8": "Custom tools and allowed_tools work as on the Responses wire",
+        "C9": "Stored completions are listed, read, changed, deleted, and give their messages; others are not there",
+        "C10": "The older /v1/completions: prompts, echo, n, stop, streams; token ids and suffixes are named",
+        "C11": "The developer role, images, files and thinking pass through",
     },
     "Conversations": {
         "V1": "Conversations are made, read, changed and deleted",

@@ -187,6 +187,13 @@ def test_everything_runs_as_it_is_shown_and_answers_as_it_says(document: Documen
         call(name)
 
     call("createChatCompletion")
+    stored = {"messages": [{"role": "user", "content": "Hello!"}], "store": True}
+    walk.ids["completion_id"] = walk.http.post("/v1/chat/completions", json=stored).json()["id"]
+    for name in ("listChatCompletions", "retrieveChatCompletion", "listChatCompletionMessages"):
+        call(name)
+    call("updateChatCompletion")
+    call("deleteChatCompletion")
+    call("createCompletion")
     call("countResponseInputTokens")
     call("compactResponse")
     call("createResponse", "response_id")

@@ -89,6 +89,8 @@ class TurnRequest(msgspec.Struct, kw_only=True):
     """Tokens of context above which what was said is made short before the model is asked."""
     compact: bool = False
     """Make the talk short, and do nothing else."""
+    wire: str = "responses"
+    """The wire that it came by: "chat" for what is listed as a chat completion."""
     places: list[str] = []
     """What the wire calls each item of the input, where that is not `input[i]`."""
 

@@ -136,7 +136,7 @@ def _switch(loop: asyncio.AbstractEventLoop, old: "asyncio.Task[Any] | None", ne
         asyncio.tasks._enter_task(loop, new)
 
 
-async def is_left(receive: Receive, task: "asyncio.Task[Any]") -> bool:
+async def is_left(receive: Receive, task: "asyncio.Future[Any]") -> bool:
     """Waits until `task` is done or its client has gone, and tells whether it has.
 
     It is cancelled when the server stops: then all responses are about to be ended, and the task has `STOP_SECONDS`.

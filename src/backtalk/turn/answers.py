@@ -5,6 +5,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from backtalk.conversations.answers import ItemObject
+from backtalk.http.openapi import Listing
 
 
 class ResponseUsage(Struct):
@@ -106,7 +107,55 @@ class ChatCompletion(Struct):
     usage: ChatUsage
 
 
-ANSWERS = (ResponseObject, InputTokens, CompactedResponse, ContextReceipt, ChatCompletion)
+class ChatCompletionList(Listing):
+    """A page of stored chat completions."""
+
+    data: list[ChatCompletion]
+
+
+class StoredMessage(Struct):
+    """A message of a stored chat completion."""
+
+    id: str
+    role: str
+    content: str | None
+
+
+class ChatMessageList(Listing):
+    """A page of messages."""
+
+    data: list[StoredMessage]
+
+
+class TextChoice(Struct):
+    """One text."""
+
+    index: int
+    text: str
+    finish_reason: Literal["stop", "length", "content_filter"]
+
+
+class TextCompletion(Struct):
+    """A text completion."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: ChatUsage
+
+
+ANSWERS = (
+    ResponseObject,
+    InputTokens,
+    CompactedResponse,
+    ContextReceipt,
+    ChatCompletion,
+    ChatCompletionList,
+    ChatMessageList,
+    TextCompletion,
+)
 
 RESPONSE_STREAM = """\
 event: response.created

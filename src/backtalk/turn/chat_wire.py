@@ -9,7 +9,10 @@ from backtalk.domain.caller import Caller
 from backtalk.domain.intake import check_count, take_function, take_items, take_metadata, take_tools
 from backtalk.domain.items import Item
 from backtalk.domain.turn import TurnRequest
+from backtalk.turn.choices import EFFORTS, VERBOSITIES, one_of, take_choice, take_custom
 from backtalk.turn.structured import take_format
+
+MAX_CHOICES = 16
 
 _OBJECTS = {"type": "array", "items": {"type": "object", "additionalProperties": True}}
 
@@ -24,7 +27,9 @@ class CreateChatCompletion(BaseModel):
         default=None, description="`include_usage`: one more chunk at the end."
     )
     store: bool | None = Field(default=None, description="Keep the completion in the log.")
-    n: int | None = Field(default=None, ge=1, le=1, description="One choice.")
+    n: int | None = Field(default=None, ge=1, le=MAX_CHOICES, description="How many answers.")
+    logprobs: bool | None = Field(default=None, description="Log probabilities, where the model's server has them.")
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1, description="Wins over `max_tokens`.")
     temperature: float | None = Field(default=None, ge=0, le=2)
@@ -38,14 +43,25 @@ class CreateChatCompletion(BaseModel):
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
     reasoning_effort: str | None = None
+    verbosity: str | None = None
     metadata: Any = None
     user: str | None = None
     safety_identifier: str | None = None
+    service_tier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
 
     model_config = {
         "extra": "allow",
+        "strict": True,
         "json_schema_extra": {"examples": [{"messages": [{"role": "user", "content": "Hello!"}]}]},
     }
+
+
+class UpdateChatCompletion(BaseModel, json_schema_extra={"examples": [{"metadata": {"topic": "project-x"}}]}):
+    """What to change of a stored completion."""
+
+    metadata: Any = Field(description="Replaces the metadata: up to 16 pairs of strings.")
 
 
 def to_turn(body: CreateChatCompletion, caller: Caller, request_id: str | None) -> TurnRequest:
@@ -53,6 +69,10 @@ def to_turn(body: CreateChatCompletion, caller: Caller, request_id: str | None) 
     if body.stream_options is not None and not body.stream:
         raise InvalidRequest(
             "'stream_options' is only allowed with 'stream: true'.", param="stream_options", code="invalid_value"
+        )
+    if body.top_logprobs is not None and not body.logprobs:
+        raise InvalidRequest(
+            "'top_logprobs' is only allowed with 'logprobs: true'.", param="top_logprobs", code="invalid_value"
         )
     tools = _tools(body.tools)
     limit = body.max_completion_tokens or body.max_tokens
@@ -64,6 +84,7 @@ def to_turn(body: CreateChatCompletion, caller: Caller, request_id: str | None) 
         input=items,
         places=places,
         head=_head(body, tools, choice, limit),
+        wire="chat",
         store=bool(body.store),
         tools=tools,
         tool_choice=choice,
@@ -76,15 +97,20 @@ def to_turn(body: CreateChatCompletion, caller: Caller, request_id: str | None) 
         stop=_stop(body.stop),
         seed=body.seed,
         text_format=_format(body.response_format),
-        reasoning_effort=body.reasoning_effort,
+        verbosity=one_of(body.verbosity, VERBOSITIES, "verbosity"),
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        reasoning_effort=one_of(body.reasoning_effort, EFFORTS, "reasoning_effort"),
+        service_tier=body.service_tier,
+        cache_key=body.prompt_cache_key,
+        cache_retention=body.prompt_cache_retention,
         user=body.safety_identifier or body.user,
         request_id=request_id,
     )
 
 
 def _head(body: CreateChatCompletion, tools: list[dict[str, Any]], choice: Any, limit: int | None) -> dict[str, Any]:
-    """A stored completion can be read as a Response too."""
-    return {
+    """A stored completion can be read as a Response too. `choices` is how many of them make one completion."""
+    head = {
         "id": None,
         "created_at": None,
         "background": False,
@@ -103,13 +129,15 @@ def _head(body: CreateChatCompletion, tools: list[dict[str, Any]], choice: Any, 
         "text": {"format": _format(body.response_format) or {"type": "text"}},
         "tool_choice": choice,
         "tools": tools,
-        "top_logprobs": 0,
+        "top_logprobs": body.top_logprobs or 0,
         "top_p": 1.0 if body.top_p is None else body.top_p,
         "presence_penalty": body.presence_penalty or 0.0,
         "frequency_penalty": body.frequency_penalty or 0.0,
         "truncation": "disabled",
         "metadata": take_metadata(body.metadata),
+        "choices": body.n or 1,
     }
+    return head | ({} if body.user is None else {"user": body.user})
 
 
 def take_messages(value: Any) -> tuple[list[Item], list[str]]:
@@ -197,18 +225,20 @@ def _part(part: Any, role: Any, param: str) -> Any:
 
 
 def _call(call: Any, param: str) -> Item:
-    function = call.get("function") if isinstance(call, dict) else None
+    kind = call.get("type") if isinstance(call, dict) else None
+    field, written = ("custom", "input") if kind == "custom" else ("function", "arguments")
+    function = call.get(field) if isinstance(call, dict) else None
     if not isinstance(function, dict):
         raise InvalidRequest(
-            f"Missing required parameter: '{param}.function'.",
-            param=f"{param}.function",
+            f"Missing required parameter: '{param}.{field}'.",
+            param=f"{param}.{field}",
             code="missing_required_parameter",
         )
     return {
-        "type": "function_call",
+        "type": "custom_tool_call" if kind == "custom" else "function_call",
         "call_id": call.get("id"),
         "name": function.get("name"),
-        "arguments": function.get("arguments"),
+        written: function.get(written),
     }
 
 
@@ -227,27 +257,48 @@ def _tools(value: Any) -> list[dict[str, Any]]:
 
 
 def _tool(tool: Any, param: str) -> dict[str, Any]:
+    """A tool in the shape that a Response has it."""
+    if isinstance(tool, dict) and tool.get("type") == "custom" and isinstance(tool.get("custom"), dict):
+        return take_custom({**tool["custom"], **_grammar(tool["custom"]), "type": "custom"}, f"{param}.custom")
     function = tool.get("function") if isinstance(tool, dict) else None
     return take_function(function if isinstance(function, dict) else {}, f"{param}.function", strict=False)
+
+
+def _grammar(custom: dict[str, Any]) -> dict[str, Any]:
+    """Here a grammar is an object in the format, there it is the format."""
+    form = custom.get("format")
+    if isinstance(form, dict) and isinstance(form.get("grammar"), dict):
+        return {"format": {"type": "grammar", **form["grammar"]}}
+    return {}
 
 
 def _tool_choice(choice: Any, tools: list[dict[str, Any]]) -> Any:
     if choice is None:
         return "auto"
-    if isinstance(choice, dict) and isinstance(choice.get("function"), dict):
-        name = choice["function"].get("name")
-        if name not in [tool["name"] for tool in tools]:
-            raise InvalidRequest(
-                f"Tool choice {str(name)[:128]!r} not found in 'tools'.", param="tool_choice", code="invalid_value"
-            )
-        return {"type": "function", "name": name}
+    if isinstance(choice, dict):
+        return take_choice(_choice(choice), tools)
     if choice in ("none", "auto", "required"):
         return choice
     raise InvalidRequest(
-        "Invalid 'tool_choice': use 'none', 'auto', 'required' or a function.",
+        "Invalid 'tool_choice': use 'none', 'auto', 'required' or a tool.",
         param="tool_choice",
         code="invalid_value",
     )
+
+
+def _choice(choice: dict[str, Any]) -> dict[str, Any]:
+    """A choice in the shape of a Response's: what it names stands one level higher there."""
+    kind = choice.get("type", "function")
+    inner = choice.get(kind) if isinstance(kind, str) else None
+    if kind == "allowed_tools" and isinstance(inner, dict):
+        tools = inner.get("tools")
+        flat = list(map(_choice, tools)) if tools and _are_objects(tools) else tools
+        return {"type": kind, "mode": inner.get("mode", "auto"), "tools": flat}
+    return {"type": kind, "name": inner.get("name")} if isinstance(inner, dict) else {**choice, "type": kind}
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
 
 
 def _stop(value: Any) -> list[str] | None:

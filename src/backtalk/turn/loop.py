@@ -16,6 +16,7 @@ from backtalk.turn.compaction import expand, split, summarise, summarise_somehow
 from backtalk.turn.context import receipt
 from backtalk.turn.demand import TRIES, Demand, disobeyed
 from backtalk.turn.opening import Opener
+from backtalk.turn.response import TIERS
 from backtalk.turn.run import Limits, Run
 from backtalk.turn.structured import Format
 from backtalk.turn.tool_loop import FileSearch, callable_tools, search_receipt, server_tools
@@ -118,6 +119,8 @@ class Loop:
             return reminder
         finally:
             finish = output.finish or (demand.finish if demand else None)
+            if finish and finish.service_tier in TIERS:
+                run.service_tier = finish.service_tier
             if finish and finish.usage:
                 run.usage.add(finish.usage)
             elif (wording := output.wording(since)) or ended:  # what broke off before it began cost nothing

@@ -11,7 +11,10 @@ from backtalk.domain.model import Usage
 
 
 class State(msgspec.Struct, omit_defaults=True):
-    """What changes about a response. `reason` is our own word on how it ended, outside OpenAI's closed enums."""
+    """What changes about a response. `reason` is our own word on how it ended, outside OpenAI's closed enums.
+
+    `service_tier` is the one that the model's server says it has used.
+    """
 
     status: str = "in_progress"
     output: list[Item] = []
@@ -20,9 +23,12 @@ class State(msgspec.Struct, omit_defaults=True):
     incomplete_details: dict[str, str] | None = None
     completed_at: int | None = None
     reason: str | None = None
+    service_tier: str | None = None
 
 
-_NOT_SHOWN = ("id", "created_at", "include")
+TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
+"""The service tiers that the SDKs know."""
+_NOT_SHOWN = ("id", "created_at", "include", "choices")
 """What of a head has a place of its own, or is for us."""
 
 
@@ -45,6 +51,8 @@ def assemble(head: dict[str, Any], state: State, include: Collection[str] = ()) 
         "output": [present(item, include) for item in state.output],
         "usage": state.usage,
     }
+    if state.service_tier:
+        response["service_tier"] = state.service_tier
     if state.reason:
         response["backtalk"] = {"reason": state.reason}
     return response

@@ -4,7 +4,6 @@ Pydantic checks the plain fields; what is a union on the wire (input, tools, too
 one mistake gives one error with its exact parameter.
 """
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, WithJsonSchema
@@ -15,6 +14,16 @@ from backtalk.domain.intake import take_function, take_include, take_input, take
 from backtalk.domain.items import LOGPROBS, Item
 from backtalk.domain.turn import TurnRequest
 from backtalk.http.errors import from_validation
+from backtalk.turn.choices import (
+    EFFORTS,
+    SUMMARIES,
+    VERBOSITIES,
+    one_of,
+    refuse,
+    take_choice,
+    take_custom,
+    wrong_type,
+)
 from backtalk.turn.structured import take_format
 
 _ANY_OBJECT = {"type": "object", "additionalProperties": True}
@@ -90,7 +99,7 @@ def to_turn(body: CreateResponse, caller: Caller, request_id: str | None) -> Tur
     """The turn that a body asks for. Raises InvalidRequest for what pydantic could not see."""
     _check_combinations(body)
     tools = _tools(body.tools)
-    choice = _tool_choice(body.tool_choice, tools)
+    choice = take_choice(body.tool_choice, tools)
     text = _text(body.text)
     reasoning = _reasoning(body.reasoning)
     include = take_include(body.include)
@@ -175,13 +184,13 @@ def _head(
 
 def _check_combinations(body: CreateResponse) -> None:
     if body.prompt is not None:
-        raise _refuse("prompt", "Prompt templates are not offered here: send the text as instructions and input.")
+        raise refuse("prompt", "Prompt templates are not offered here: send the text as instructions and input.")
     if body.conversation is not None and body.previous_response_id is not None:
-        raise _refuse("previous_response_id", "Send either 'conversation' or 'previous_response_id', not both.")
+        raise refuse("previous_response_id", "Send either 'conversation' or 'previous_response_id', not both.")
     if body.background and body.store is False:
-        raise _refuse("background", "A background response has to be stored: drop 'store: false' or 'background'.")
+        raise refuse("background", "A background response has to be stored: drop 'store: false' or 'background'.")
     if body.stream_options is not None and not body.stream:
-        raise _refuse("stream_options", "'stream_options' is only allowed with 'stream: true'.")
+        raise refuse("stream_options", "'stream_options' is only allowed with 'stream: true'.")
 
 
 def _input(body: CreateResponse) -> tuple[list[Item], bool]:
@@ -197,7 +206,7 @@ def _input(body: CreateResponse) -> tuple[list[Item], bool]:
         raise InvalidRequest("Missing required parameter: 'input'.", param="input", code="missing_required_parameter")
     for i, item in enumerate(value if isinstance(value, list) else ()):
         if _is_trigger(item):
-            raise _refuse(f"input[{i}]", "A 'compaction_trigger' must be the last item of the input.")
+            raise refuse(f"input[{i}]", "A 'compaction_trigger' must be the last item of the input.")
     return take_input(value), compact
 
 
@@ -210,17 +219,17 @@ def _threshold(value: Any) -> int | None:
     if value is None:
         return None
     if not isinstance(value, list):
-        raise _wrong_type("context_management", "an array of objects")
+        raise wrong_type("context_management", "an array of objects")
     found = None
     for i, entry in enumerate(value):
         param = f"context_management[{i}]"
         if not isinstance(entry, dict):
-            raise _wrong_type(param, "an object")
+            raise wrong_type(param, "an object")
         if entry.get("type") != "compaction":
-            raise _refuse(f"{param}.type", "'compaction' is the only kind of context management there is.")
+            raise refuse(f"{param}.type", "'compaction' is the only kind of context management there is.")
         found = entry.get("compact_threshold")
         if found is not None and (not isinstance(found, int) or isinstance(found, bool) or found < 1):
-            raise _refuse(f"{param}.compact_threshold", "'compact_threshold' is a number of tokens, 1 or more.")
+            raise refuse(f"{param}.compact_threshold", "'compact_threshold' is a number of tokens, 1 or more.")
     return found
 
 
@@ -230,32 +239,23 @@ def _conversation(value: Any) -> tuple[str | None, str | None]:
         return None, None
     found = value.get("id") if isinstance(value, dict) else value
     if not isinstance(found, str):
-        raise _wrong_type("conversation", "an id or an object with an id")
+        raise wrong_type("conversation", "an id or an object with an id")
     if not found.startswith("conv_"):
-        raise _refuse("conversation", "Invalid 'conversation': expected an id that begins with 'conv_'.")
+        raise refuse("conversation", "Invalid 'conversation': expected an id that begins with 'conv_'.")
     parent = value.get("parent_id") if isinstance(value, dict) else None
     if not isinstance(parent, str | None):
-        raise _wrong_type("conversation.parent_id", "a string")
+        raise wrong_type("conversation.parent_id", "a string")
     return found, parent
-
-
-_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-_SUMMARIES = ("auto", "concise", "detailed")
 
 
 def _reasoning(value: dict[str, Any] | None) -> dict[str, Any]:
     """`effort` and `summary`; the older name of the latter is `generate_summary`."""
     given = value or {}
     found = {"effort": given.get("effort"), "summary": given.get("summary") or given.get("generate_summary")}
-    for name, known in (("effort", _EFFORTS), ("summary", _SUMMARIES)):
+    for name, known in (("effort", EFFORTS), ("summary", SUMMARIES)):
         if found[name] is not None:
-            _one_of(found[name], known, f"reasoning.{name}")
+            one_of(found[name], known, f"reasoning.{name}")
     return found
-
-
-def _one_of(value: Any, known: Sequence[str], param: str) -> None:
-    if value not in known:
-        raise _refuse(param, f"Invalid '{param}'. Supported values: {', '.join(known)}.")
 
 
 _HOSTED = {
@@ -280,37 +280,23 @@ def _tools(value: Any) -> list[dict[str, Any]]:
 
 def _tool(tool: Any, param: str) -> dict[str, Any]:
     if not isinstance(tool, dict):
-        raise _wrong_type(param, "an object")
+        raise wrong_type(param, "an object")
     kind = tool.get("type")
     if kind == "function":
         return take_function(tool, param, strict=True)
     if kind == "file_search":
         return _file_search(tool, param)
     if kind == "custom":
-        return _custom(tool, param)
+        return take_custom(tool, param)
     if kind is None:
         raise InvalidRequest(
             f"Missing required parameter: '{param}.type'.", param=f"{param}.type", code="missing_required_parameter"
         )
     if isinstance(kind, str) and (kind in _HOSTED or kind.startswith(("web_search", "computer_use"))):
         if not isinstance(tool.get("name"), str | None):
-            raise _wrong_type(f"{param}.name", "a string")
+            raise wrong_type(f"{param}.name", "a string")
         return tool
-    raise _refuse(f"{param}.type", f"Invalid value for '{param}.type': {str(kind)[:80]!r}.")
-
-
-def _custom(tool: dict[str, Any], param: str) -> dict[str, Any]:
-    take_function({"name": tool.get("name"), "description": tool.get("description")}, param, strict=False)
-    form = tool.get("format")
-    if not isinstance(form, dict | None):
-        raise _wrong_type(f"{param}.format", "an object")
-    if form and form.get("type") == "grammar":
-        for field in ("definition", "syntax"):
-            if not isinstance(form.get(field), str):
-                raise _wrong_type(f"{param}.format.{field}", "a string")
-    elif form:
-        _one_of(form.get("type"), ("text", "grammar"), f"{param}.format.type")
-    return {"description": None, "format": {"type": "text"}, **tool}
+    raise refuse(f"{param}.type", f"Invalid value for '{param}.type': {str(kind)[:80]!r}.")
 
 
 def _file_search(tool: dict[str, Any], param: str) -> dict[str, Any]:
@@ -322,90 +308,24 @@ def _file_search(tool: dict[str, Any], param: str) -> dict[str, Any]:
             code="missing_required_parameter",
         )
     if not isinstance(stores, list) or not all(isinstance(store, str) for store in stores):
-        raise _wrong_type(f"{param}.vector_store_ids", "an array of strings")
+        raise wrong_type(f"{param}.vector_store_ids", "an array of strings")
     if not stores or len(stores) > 16:
-        raise _refuse(f"{param}.vector_store_ids", "Name 1 to 16 vector stores.")
+        raise refuse(f"{param}.vector_store_ids", "Name 1 to 16 vector stores.")
     most = tool.get("max_num_results")
     if most is not None and (not isinstance(most, int) or isinstance(most, bool) or not 1 <= most <= 50):
-        raise _refuse(f"{param}.max_num_results", "'max_num_results' is a whole number from 1 to 50.")
+        raise refuse(f"{param}.max_num_results", "'max_num_results' is a whole number from 1 to 50.")
     for field in ("filters", "ranking_options"):
         if not isinstance(tool.get(field), dict | None):
-            raise _wrong_type(f"{param}.{field}", "an object")
+            raise wrong_type(f"{param}.{field}", "an object")
     return {"filters": None, **tool}
-
-
-def _tool_choice(choice: Any, tools: list[dict[str, Any]]) -> Any:
-    if choice is None:
-        return "auto"
-    if isinstance(choice, str):
-        if choice not in ("none", "auto", "required"):
-            raise _refuse("tool_choice", "Invalid 'tool_choice': use 'none', 'auto', 'required' or an object.")
-        if choice == "required" and not tools:
-            raise _refuse("tool_choice", "'tool_choice' is 'required', but no tools are given.")
-        return choice
-    if not isinstance(choice, dict) or not isinstance(choice.get("type"), str):
-        raise _wrong_type("tool_choice", "a string, or an object with a type")
-    if choice["type"] == "allowed_tools":
-        return _allowed_tools(choice, tools)
-    _check_named(choice, tools, "tool_choice")
-    return choice
-
-
-def _allowed_tools(choice: dict[str, Any], tools: list[dict[str, Any]]) -> dict[str, Any]:
-    allowed = choice.get("tools")
-    if not isinstance(allowed, list) or not all(map(_is_named, allowed)):
-        raise _wrong_type("tool_choice.tools", "an array of tools, each with a type and a name")
-    if not allowed:
-        raise _refuse("tool_choice.tools", "'tool_choice.tools' names no tool: for none, 'tool_choice' is 'none'.")
-    _one_of(choice.get("mode", "auto"), ("auto", "required"), "tool_choice.mode")
-    known = {(tool["type"], tool.get("name") or tool.get("server_label")) for tool in tools}
-    for i, tool in enumerate(allowed):
-        if (tool["type"], tool.get("name") or tool.get("server_label")) not in known:
-            raise _refuse(f"tool_choice.tools[{i}]", f"Tool choice '{_label(tool)}' not found in 'tools'.")
-    return {"mode": "auto", **choice}
-
-
-def _check_named(choice: dict[str, Any], tools: list[dict[str, Any]], param: str) -> None:
-    """What a `tool_choice` names must be among the tools, and something that can be called here."""
-    kind = choice["type"]
-    if kind in ("function", "custom"):
-        if not isinstance(choice.get("name"), str):
-            raise _wrong_type(f"{param}.name", "a string")
-        found = any(tool["type"] == kind and tool["name"] == choice["name"] for tool in tools)
-    else:
-        found = any(tool["type"] == kind for tool in tools)
-    if not found:
-        raise _refuse(param, f"Tool choice '{_label(choice)}' not found in 'tools'.")
-    if kind not in ("function", "custom", "file_search"):
-        raise _refuse(param, f"This server does not run '{kind[:80]}': it cannot be made to be called.")
-
-
-def _label(tool: dict[str, Any]) -> str:
-    return str(tool.get("name") or tool.get("server_label") or tool["type"])[:128]
-
-
-def _is_named(tool: Any) -> bool:
-    return (
-        isinstance(tool, dict)
-        and isinstance(tool.get("type"), str)
-        and all(isinstance(tool.get(field), str | None) for field in ("name", "server_label"))
-    )
 
 
 def _text(value: dict[str, Any] | None) -> dict[str, Any]:
     text = dict(value or {})
     if text.get("verbosity") is not None:
-        _one_of(text["verbosity"], ("low", "medium", "high"), "text.verbosity")
+        one_of(text["verbosity"], VERBOSITIES, "text.verbosity")
     form = text.get("format") or {"type": "text"}
     if not isinstance(form, dict):
-        raise _wrong_type("text.format", "an object")
-    _one_of(form.get("type"), ("text", "json_object", "json_schema"), "text.format.type")
+        raise wrong_type("text.format", "an object")
+    one_of(form.get("type"), ("text", "json_object", "json_schema"), "text.format.type")
     return {**text, "format": take_format(form, "text.format") if form["type"] == "json_schema" else form}
-
-
-def _refuse(param: str, message: str) -> InvalidRequest:
-    return InvalidRequest(message, param=param, code="invalid_value")
-
-
-def _wrong_type(param: str, expected: str) -> InvalidRequest:
-    return InvalidRequest(f"Invalid type for '{param}': expected {expected}.", param=param, code="invalid_type")

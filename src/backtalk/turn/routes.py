@@ -1,42 +1,35 @@
-"""`/v1/responses` and `/v1/chat/completions`: the wire in, the log out."""
+"""`/v1/responses`: the wire in, the log out."""
 
-import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Path, Query, Request, WebSocket
 from fastapi.openapi.models import Example
 from starlette.responses import Response
 
 from backtalk.conversations.answers import ItemList
-from backtalk.core.errors import BacktalkError, InvalidRequest, Overloaded
+from backtalk.core.errors import InvalidRequest
 from backtalk.domain.caller import Caller
 from backtalk.domain.intake import take_include
 from backtalk.domain.items import present
-from backtalk.http.access_log import TurnFacts
 from backtalk.http.caller import caller
 from backtalk.http.openapi import Deleted, answers
 from backtalk.http.paging import After, Cursor, Limit20, Order, page
 from backtalk.http.route import JSON, router
-from backtalk.http.sse import EventStream, is_left
-from backtalk.turn import chat_wire, responses_wire
+from backtalk.http.sse import EventStream
+from backtalk.turn import responses_wire
 from backtalk.turn.answers import (
-    CHAT_STREAM,
     RESPONSE_STREAM,
-    ChatCompletion,
     CompactedResponse,
     ContextReceipt,
     InputTokens,
     ResponseObject,
 )
-from backtalk.turn.chat_render import chunk_stream, completion
-from backtalk.turn.chat_wire import CreateChatCompletion
 from backtalk.turn.render import event_stream
 from backtalk.turn.response import State, asked_for, assemble
 from backtalk.turn.responses_wire import CreateResponse
-from backtalk.turn.run import Run
-from backtalk.turn.runner import SERVER_RESTARTED
 from backtalk.turn.service import Turns
 from backtalk.turn.socket import ResponsesSocket, SocketLimits
+from backtalk.turn.waiting import ended, record, request_id
 
 CallerIs = Annotated[Caller, Depends(caller)]
 ResponseId = Annotated[str, Path(description="A response's id, `resp_…`.")]
@@ -69,26 +62,14 @@ _COMPACT_EXAMPLES: dict[str, Example] = {
         "value": {"model": "backtalk/extractive", "input": [{"role": "user", "content": "My name is Ada."}]},
     }
 }
-_CHAT_EXAMPLES: dict[str, Example] = {
-    "message": {"summary": "A message", "value": {"messages": [{"role": "user", "content": "Hello!"}]}},
-    "stream": {
-        "summary": "A stream",
-        "value": {
-            "messages": [{"role": "user", "content": "Hello!"}],
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        },
-    },
-}
 
 
 def routes(turns: Turns, sockets: SocketLimits) -> APIRouter:
-    """Both wires over one service."""
+    """The Responses wire over a service."""
     api = router()
     _add_socket(api, turns, sockets)
     _add_responses(api, turns)
     _add_stored(api, turns)
-    _add_chat(api, turns)
     return api
 
 
@@ -112,14 +93,14 @@ def _add_responses(api: APIRouter, turns: Turns) -> None:
         The same URL is a WebSocket: send this body as `{"type": "response.create", …}`, and the events come as frames.
         """
         include = body.include or ()
-        run = await turns.open(responses_wire.to_turn(body, caller, _request_id(request)))
-        _record(request, run)
+        run = await turns.open(responses_wire.to_turn(body, caller, request_id(request)))
+        record(request, run)
         if body.stream:
             chunks = event_stream(turns.runner.follow(run), run.head, run.final, include=include)
             return EventStream(chunks, on_leave=lambda: turns.runner.client_left(run))
         if body.background:
             return JSON(assemble(run.head, State(status="queued"), include))
-        await _ended(request, turns, run)
+        await ended(request, turns, run)
         return JSON(assemble(run.head, run.state, include))
 
     @api.post(
@@ -156,7 +137,7 @@ def _add_responses(api: APIRouter, turns: Turns) -> None:
             raise InvalidRequest(
                 "Missing required parameter: 'model'.", param="model", code="missing_required_parameter"
             )
-        return JSON(await turns.compact(responses_wire.to_turn(body, caller, _request_id(request))))
+        return JSON(await turns.compact(responses_wire.to_turn(body, caller, request_id(request))))
 
     @api.get(
         "/v1/responses/{response_id}",
@@ -251,63 +232,3 @@ def _add_stored(api: APIRouter, turns: Turns) -> None:
     async def context(caller: CallerIs, response_id: ResponseId) -> Response:
         """Why did it say that? Which items and passages went into the prompt, what they cost, and what was cut."""
         return JSON(await turns.receipt(caller, response_id))
-
-
-def _add_chat(api: APIRouter, turns: Turns) -> None:
-    @api.post(
-        "/v1/chat/completions",
-        operation_id="createChatCompletion",
-        tags=["Chat"],
-        summary="Create a chat completion",
-        response_model=None,
-        responses=answers(
-            ChatCompletion,
-            *_FAILURES,
-            description="A chat completion; with `stream`, chunks as server-sent events, ended by `data: [DONE]`.",
-            stream=CHAT_STREAM,
-        ),
-    )
-    async def chat(
-        request: Request, caller: CallerIs, body: Annotated[CreateChatCompletion, Body(openapi_examples=_CHAT_EXAMPLES)]
-    ) -> Response:
-        """It is forgotten afterwards, unless `store` is true. The client sends the whole talk each time."""
-        run = await turns.open(chat_wire.to_turn(body, caller, _request_id(request)))
-        _record(request, run)
-        if body.stream:
-            usage = bool((body.stream_options or {}).get("include_usage"))
-            chunks = chunk_stream(turns.runner.follow(run), run.head, run.final, include_usage=usage)
-            return EventStream(chunks, on_leave=lambda: turns.runner.client_left(run))
-        await _ended(request, turns, run)
-        return JSON(completion(run.head, run.state))
-
-
-def _request_id(request: Request) -> str | None:
-    state: dict[str, Any] = request.scope.get("state", {})
-    return state.get("request_id")
-
-
-def _record(request: Request, run: Run) -> None:
-    """Lets the log of requests tell of this turn; what it cost is asked for when the request is over."""
-    request.scope["state"]["turn"] = lambda: TurnFacts(
-        run.head["model"], run.usage.input_tokens, run.usage.output_tokens, run.output.first_at
-    )
-
-
-async def _ended(request: Request, turns: Turns, run: Run) -> None:
-    """Waits for a run's end while a client waits for one JSON answer. A client that leaves stops the run.
-
-    Raises what made the run fail, so that a client sees a status and may retry.
-    """
-    ended = asyncio.create_task(run.ended.wait())
-    try:
-        if await is_left(request.receive, ended):
-            turns.runner.client_left(run)
-            await ended
-    finally:
-        ended.cancel()
-    if run.error:
-        raise run.error
-    if run.state.reason == SERVER_RESTARTED:
-        raise Overloaded("The server stopped before the response was complete; try again in a moment.")
-    if run.state.status == "failed":
-        raise BacktalkError((run.state.error or {}).get("message", "The response failed."))

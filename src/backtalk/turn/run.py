@@ -36,6 +36,7 @@ class Run:
         self.state = State(status="queued" if request.background else "in_progress")
         self.error: BacktalkError | None = None
         self.usage = Usage()
+        self.service_tier: str | None = None
         self.receipt: dict[str, Any] = {}
         self.output = Output(
             server_tools=server_tools(request), custom_tools=custom_tools(request), parallel=request.parallel_tool_calls

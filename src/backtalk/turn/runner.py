@@ -145,6 +145,7 @@ class Runner:
             parent_id=history.leaf_id,
             input=request.input,
             receipt=run.receipt,
+            wire=request.wire,
         )
         run.writer = await self._log.open(
             request.caller.project, run.id, events, lambda connection: store.create(connection, opening)
@@ -233,6 +234,7 @@ class Runner:
     async def _end(self, run: Run, events: list[Event], state: State) -> None:
         state.output = run.output.items
         state.usage = usage_object(run.usage)
+        state.service_tier = run.service_tier
         state.completed_at = now() if state.status == "completed" else None
         run.state = state
         run.ending = True

@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
+import msgspec
+
 from backtalk.conversations import store as conversations
 from backtalk.core.clock import now
 from backtalk.core.errors import InvalidRequest, NotFound
@@ -32,6 +34,18 @@ class Turns:
     async def open(self, request: TurnRequest) -> Run:
         """Starts a turn."""
         return await self.runner.open(request)
+
+    async def open_choices(self, request: TurnRequest, n: int) -> list[Run]:
+        """Starts the same turn `n` times. The runs after the first have its id with a number behind it."""
+        runs = [await self.open(_copy(request, None))]
+        try:
+            for i in range(1, n):
+                runs.append(await self.open(_copy(request, choice_id(runs[0].id, i))))
+        except BaseException:
+            for run in runs:
+                self.runner.client_left(run)
+            raise
+        return runs
 
     async def compact(self, request: TurnRequest) -> dict[str, Any]:
         """A talk made short. Nothing of it is stored."""
@@ -90,9 +104,7 @@ class Turns:
         await self.find(caller, response_id)
         found = await self._storage.read(conversations.list_items, caller.project, cursor, response_id=response_id)
         if found is None:
-            raise InvalidRequest(
-                f"Item with id '{(cursor.after or '')[:128]}' is not in this list.", param="after", code="invalid_value"
-            )
+            raise not_listed(cursor, "Item")
         return found
 
     async def receipt(self, caller: Caller, response_id: str) -> dict[str, Any]:
@@ -105,3 +117,21 @@ class Turns:
 
 def unknown(response_id: str) -> NotFound:
     return NotFound(f"Response with id '{response_id[:128]}' not found.")
+
+
+def not_listed(cursor: Cursor, what: str) -> InvalidRequest:
+    """The error for a cursor that a list does not know."""
+    words = f"{what} with id '{(cursor.after or '')[:128]}' is not in this list."
+    return InvalidRequest(words, param="after", code="invalid_value")
+
+
+def choice_id(first_id: str, i: int) -> str:
+    """The id of a choice's response, by that of the first one's."""
+    return f"{first_id}_{i}" if i else first_id
+
+
+def _copy(request: TurnRequest, response_id: str | None) -> TurnRequest:
+    """The same turn, to be run again: opening one fills its head and its input in."""
+    wire = request.wire if response_id is None else f"{request.wire}_choice"
+    head = {**request.head, "id": response_id}
+    return msgspec.structs.replace(request, head=head, input=list(request.input), wire=wire)

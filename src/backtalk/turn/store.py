@@ -3,11 +3,26 @@
 from typing import Any
 
 import msgspec
-from sqlalchemy import Boolean, Column, Connection, Index, Integer, String, bindparam, delete, insert, select, update
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Index,
+    Integer,
+    String,
+    bindparam,
+    delete,
+    insert,
+    literal,
+    select,
+    tuple_,
+    update,
+)
 
 from backtalk.conversations import store as conversations
 from backtalk.domain.items import Item
 from backtalk.events import store as events
+from backtalk.http.paging import Cursor
 from backtalk.storage.schema import Id, Json, table
 from backtalk.turn.response import State
 
@@ -24,10 +39,13 @@ responses = table(
     Column("head", Json, nullable=False),
     Column("state", Json),
     Column("receipt", Json),
+    Column("wire", String(16)),
 )
-Index("ix_responses_project", responses.c.project, responses.c.created_at)
+Index("ix_responses_wire", responses.c.project, responses.c.wire, responses.c.created_at, responses.c.id)
 
 RUNNING = ("queued", "in_progress")
+WHOLE = ("completed", "incomplete")
+"""Ended with an answer."""
 
 
 class AlreadyEndedError(Exception):
@@ -46,6 +64,7 @@ class Stored(msgspec.Struct):
     background: bool
     conversation_id: str | None
     leaf_id: str | None
+    wire: str | None
 
     @property
     def ended(self) -> bool:
@@ -64,6 +83,7 @@ class Opening(msgspec.Struct):
     parent_id: str | None
     input: list[Item]
     receipt: dict[str, Any]
+    wire: str
 
 
 class History(msgspec.Struct):
@@ -90,6 +110,7 @@ def create(connection: Connection, opening: Opening) -> None:
         "leaf_id": leaf,
         "head": head,
         "receipt": opening.receipt,
+        "wire": opening.wire,
     }
     connection.execute(insert(responses).values(row))
 
@@ -134,7 +155,7 @@ def finish(
     conversations.add_items(
         connection, project, state.output, parent_id=row.leaf_id, response_id=response_id, kind="output"
     )
-    if row.conversation_id and state.status in ("completed", "incomplete"):
+    if row.conversation_id and state.status in WHOLE:
         ids = conversations.ids_of_response(connection, project, response_id)
         branched = "branch_from" in (row.receipt or {})
         conversations.append_to_conversation(connection, project, row.conversation_id, ids, branched=branched)
@@ -142,10 +163,42 @@ def finish(
 
 def find(connection: Connection, project: str, response_id: str) -> Stored | None:
     row = connection.execute(select(responses).where(_is(project, response_id))).one_or_none()
-    if row is None:
-        return None
+    return None if row is None else _stored(row)
+
+
+def _stored(row: Any) -> Stored:
     state = msgspec.convert(row.state, State) if row.state else State(status=row.status)
-    return Stored(row.head, state, row.background, row.conversation_id, row.leaf_id)
+    return Stored(row.head, state, row.background, row.conversation_id, row.leaf_id, row.wire)
+
+
+def listing(connection: Connection, project: str, cursor: Cursor, wire: str) -> list[Stored] | None:
+    """Up to `limit + 1` responses that came by a wire and ended well; None for an unknown cursor."""
+    query = select(responses).where(
+        responses.c.project == project, responses.c.wire == wire, responses.c.status.in_(WHOLE)
+    )
+    place = tuple_(responses.c.created_at, responses.c.id)
+    if cursor.after:
+        seen = connection.execute(
+            select(responses.c.created_at, responses.c.id).where(_is(project, cursor.after))
+        ).one_or_none()
+        if seen is None:
+            return None
+        at = tuple_(literal(seen.created_at), literal(seen.id))
+        query = query.where(place < at if cursor.order == "desc" else place > at)
+    columns = (responses.c.created_at, responses.c.id)
+    ordered = query.order_by(*(column.desc() if cursor.order == "desc" else column for column in columns))
+    return [_stored(row) for row in connection.execute(ordered.limit(cursor.limit + 1))]
+
+
+def set_metadata(connection: Connection, project: str, response_id: str, metadata: dict[str, str]) -> bool:
+    """Replaces a response's metadata; False where there is no such response."""
+    query = select(responses.c.head).where(_is(project, response_id)).with_for_update()
+    head = connection.execute(query).scalar_one_or_none()
+    if head is None:
+        return False
+    changed = {**head, "metadata": metadata}
+    connection.execute(update(responses).where(_is(project, response_id)).values(head=changed))
+    return True
 
 
 def receipt(connection: Connection, project: str, response_id: str) -> dict[str, Any] | None:
