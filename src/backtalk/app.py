@@ -37,6 +37,7 @@ from backtalk.http.route import JSON
 from backtalk.jobs.service import Jobs
 from backtalk.models.base import Upstream
 from backtalk.models.discovery import from_environ, on_loopback
+from backtalk.models.prices import Price, Prices
 from backtalk.models.registry import Models
 from backtalk.resources.routes import routes as resource_routes
 from backtalk.resources.service import Resources
@@ -54,6 +55,7 @@ from backtalk.turn.answers import ANSWERS as TURN_ANSWERS
 from backtalk.turn.chat_routes import routes as chat_routes
 from backtalk.turn.direct import Answer
 from backtalk.turn.loop import Loop
+from backtalk.turn.messages_routes import routes as messages_routes
 from backtalk.turn.opening import Opener
 from backtalk.turn.routes import routes as turn_routes
 from backtalk.turn.run import Limits
@@ -176,7 +178,7 @@ class Backtalk(FastAPI):
         self.access = Access(self.storage)
         self.jobs = Jobs(self.storage, owner)
         self.files = Files(self.storage, settings.home / "files")
-        self.models = Models(self.egress, upstreams_of(settings), [*settings.models, *models], settings.model)
+        self.models = models_of(self.egress, settings, models)
         self.retrieval = Retrieval(self.storage, self.files, self.jobs, settings.home, embedder=embedder)
         self.resources = Resources(self.storage, self.jobs, StoredDocuments(self.files, self.retrieval))
         self.conversations = Conversations(self.storage)
@@ -190,7 +192,8 @@ class Backtalk(FastAPI):
         )
         self.opener = Opener(self.storage, self.retrieval, self.retrieval.attachments, limits)
         loop = Loop(self.opener, FileSearch(self.retrieval, limits.tool_timeout), limits)
-        self.runner = Runner(self.storage, self.log, self.models.resolve, self.opener, loop, limits)
+        prices = Prices([Price(**price.model_dump()) for price in settings.prices])
+        self.runner = Runner(self.storage, self.log, self.models.resolve, self.opener, loop, limits, prices.cost)
         self.turns = Turns(self.storage, self.log, self.runner)
         self.metrics = Metrics(lambda: self.runner.running) if settings.metrics else None
 
@@ -209,6 +212,7 @@ class Backtalk(FastAPI):
         for routes in (
             turn_routes(self.turns, self._socket_limits()),
             chat_routes(self.turns, StoredChats(self.storage)),
+            messages_routes(self.turns),
             conversation_routes(self.conversations),
             file_routes(self.files),
             retrieval_routes(self.retrieval),
@@ -300,6 +304,12 @@ class _Mounted(BaseRoute):
         await self.app(scope, receive, send)
 
 
+def models_of(egress: Egress, settings: Settings, models: Sequence[Any] = ()) -> Models:
+    """Every model that the settings and the user name."""
+    aliases = {name: [ids] if isinstance(ids, str) else ids for name, ids in settings.aliases.items()}
+    return Models(egress, upstreams_of(settings), [*settings.models, *models], settings.model, aliases)
+
+
 def upstreams_of(settings: Settings) -> list[Upstream]:
     """The model servers of the settings, then those whose keys are in the environment."""
     found = []
@@ -307,8 +317,8 @@ def upstreams_of(settings: Settings) -> list[Upstream]:
         key = settings.upstream_key.get_secret_value() if settings.upstream_key else None
         found.append(Upstream("upstream", settings.upstream, key))
     for entry in settings.upstreams:
-        key = entry.api_key.get_secret_value() if entry.api_key else None
-        found.append(Upstream(entry.name, entry.url, key, tuple(entry.models)))
+        key = entry.key(os.environ)
+        found.append(Upstream(entry.name, entry.url, key, tuple(entry.models), entry.adapter, entry.concurrency))
     return [*found, *(from_environ(os.environ, _own_port()) if settings.discover else ())]
 
 

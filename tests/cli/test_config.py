@@ -6,7 +6,7 @@ import pytest
 from command import Run, one_line
 
 from backtalk.cli.config import page
-from backtalk.core.settings import Settings, UpstreamSettings
+from backtalk.core.settings import PriceSettings, Settings, UpstreamSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -16,8 +16,8 @@ def test_the_page_is_up_to_date(run: Run) -> None:
     assert run("config", "docs").stdout == page()
 
 
-@pytest.mark.parametrize("model", [Settings, UpstreamSettings])
-def test_every_setting_is_documented(model: type[Settings | UpstreamSettings]) -> None:
+@pytest.mark.parametrize("model", [Settings, UpstreamSettings, PriceSettings])
+def test_every_setting_is_documented(model: type[Settings | UpstreamSettings | PriceSettings]) -> None:
     assert [name for name, field in model.model_fields.items() if not (field.description or "").endswith(".")] == []
     assert all(f"| `{name}` |" in PAGE.read_text() for name in model.model_fields)
 

@@ -85,6 +85,20 @@ GROUPS: dict[str, dict[str, str]] = {
         "C10": "The older /v1/completions: prompts, echo, n, stop, streams; token ids and suffixes are named",
         "C11": "The developer role, images, files and thinking pass through",
     },
+    "Anthropic's Messages": {
+        "A1": "A message validates strictly against Anthropic's SDK; nothing of it is kept",
+        "A2": "A stream's events validate strictly and keep to the grammar; the SDK puts together what the JSON answer says",
+        "A3": "Tools are called and answered, failures and images too; tool_choice and disable_parallel_tool_use are obeyed",
+        "A4": "Calls that a model interleaves are blocks one after another; tokens of caches are counted apart",
+        "A5": "Thinking goes out with its signature, or redacted, and comes back as it was",
+        "A6": "stop_reason is end_turn, max_tokens, tool_use, stop_sequence or refusal",
+        "A7": "Images, documents and search results reach the model; blocks of other kinds are told as text or left out",
+        "A8": "A mistake in a body is a 400 whose message begins with its exact place",
+        "A9": "Every error below /v1/messages has Anthropic's shape, type and request-id, in a stream too",
+        "A10": "What coding agents send is taken: 64 kB of tools, marks of caches, betas, fields that mean nothing here",
+        "A11": "count_tokens counts a body's prompt; a prompt that is too long says so in Anthropic's words",
+        "A12": "A client that leaves a stream stops the run",
+    },
     "Conversations": {
         "V1": "Conversations are made, read, changed and deleted",
         "V2": "Items are listed with cursors both ways; SDK iteration ends",
@@ -97,6 +111,9 @@ GROUPS: dict[str, dict[str, str]] = {
     "Models and embeddings": {
         "M1": "Models are listed and retrieved; ids may hold slashes",
         "M2": "Embeddings come as floats and as base64, equal to each other; dimensions are cut and normalised",
+        "M3": "Embeddings of many clients at once are what each would get alone, with its own token count",
+        "M4": "Documents are ranked in the shape of Jina and Cohere: best first, scores 0..1, top_n; a bad one is named",
+        "M5": "Moderations are an upstream's, handed on byte for byte; without one it is a 404 that says how to connect one",
     },
     "Files and vector stores": {
         "F1": "Files are uploaded, listed, read back byte for byte, and deleted",

@@ -293,4 +293,4 @@ def test_roles_images_and_thinking(sdk: openai.OpenAI) -> None:
         sdk.chat.completions.create(
             model="scripted", messages=[{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-0"}}]}]
         )
-    assert caught.value.param == "messages[0].content[0].file_id"
+    assert caught.value.param == "messages[0].content[0].file.file_id"

@@ -19,14 +19,14 @@ def _nothing_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_stronger_place_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("backtalk.toml").write_text('model = "toml"\nmax_runs = 1\nmax_body = 1\nmax_upload = 1')
-    assert Settings().model == "toml"
+    assert Settings().model == ["toml"]
     Path(".env").write_text("BACKTALK_MODEL=file\nBACKTALK_MAX_RUNS=2\nBACKTALK_MAX_BODY=2\nOTHER=2")
-    assert Settings().model == "file"
+    assert Settings().model == ["file"]
     monkeypatch.setenv("BACKTALK_MODEL", "environment")
     monkeypatch.setenv("BACKTALK_MAX_RUNS", "3")
-    assert Settings().model == "environment"
+    assert Settings().model == ["environment"]
     settings = Settings(model="argument")
-    assert (settings.model, settings.max_runs, settings.max_body, settings.max_upload) == ("argument", 3, 2, 1)
+    assert (settings.model, settings.max_runs, settings.max_body, settings.max_upload) == (["argument"], 3, 2, 1)
 
 
 def test_an_unknown_setting_in_toml() -> None:
@@ -62,7 +62,7 @@ def test_one_that_resembles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["PORT", "KEY", "URL", "TEST_POSTGRES", "SERVICE_HOST", "PORT_8000_TCP_ADDR"])
 def test_variables_that_are_no_settings(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(f"BACKTALK_{name}", "tcp://10.0.0.1:8000")
-    assert Settings().model is None
+    assert Settings().model == []
 
 
 @pytest.mark.parametrize("content", [b"hosts = [", b"\xff\xfe", b"model = 1\nmodel = 2"])

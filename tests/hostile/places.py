@@ -62,13 +62,36 @@ def bodies(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
             "response_format": {"type": "json_schema", "json_schema": FORMAT}, "n": 2, "logprobs": True, "top_logprobs": 1,
         },
         "/v1/completions": {"prompt": ["a", "b"], "n": 2, "stop": ["x"], "logprobs": 1, "echo": True, "max_tokens": 5},
+        "/v1/messages": {
+            "model": "scripted", "max_tokens": 50, "system": [{"type": "text", "text": "s", "cache_control": {"type": "ephemeral"}}],
+            "messages": [
+                {"role": "user", "content": [
+                    {"type": "text", "text": "t"},
+                    {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA=="}},
+                    {"type": "document", "title": "d", "source": {"type": "content", "content": [{"type": "text", "text": "t"}]}},
+                    {"type": "document", "source": {"type": "base64", "media_type": "text/plain", "data": "aGk="}},
+                    {"type": "search_result", "source": "s", "title": "t", "content": [{"type": "text", "text": "t"}]},
+                ]},
+                {"role": "assistant", "content": [
+                    {"type": "thinking", "thinking": "t", "signature": "s"},
+                    {"type": "redacted_thinking", "data": "d"},
+                    {"type": "tool_use", "id": "c", "name": "f", "input": {"a": "b"}},
+                ]},
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "is_error": True, "content": [{"type": "text", "text": "t"}]}]},
+            ],
+            "tools": [{"name": "f", "description": "d", "input_schema": FUNCTION["parameters"]}, {"type": "bash_20250124", "name": "bash"}],
+            "tool_choice": {"type": "tool", "name": "f", "disable_parallel_tool_use": True},
+            "thinking": {"type": "enabled", "budget_tokens": 1024}, "metadata": {"user_id": "u"}, "stop_sequences": ["x"],
+            "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": FORMAT["schema"]}},
+        },
         "/v1/conversations": {"items": items, "metadata": {"a": "b"}, "title": "t"},
         "/v1/vector_stores": {"name": "n", "metadata": {"a": "b"}, "expires_after": {"anchor": "last_active_at", "days": 1}, "chunking_strategy": static},
         f"/v1/vector_stores/{ids['store_id']}/search": {"query": ["q", "r"], "max_num_results": 3, "filters": where, "ranking_options": {"ranker": "auto", "score_threshold": 0.1, "hybrid_search": {"embedding_weight": 1, "text_weight": 1}}},
         f"/v1/vector_stores/{ids['store_id']}/files": {"file_id": ids["file_id"], "attributes": {"a": 1, "b": "x"}, "chunking_strategy": static},
         f"/v1/vector_stores/{ids['store_id']}/file_batches": {"files": [{"file_id": ids["file_id"], "attributes": {"a": 1}}]},
         f"/v1/vector_stores/{ids['store_id']}/files/{ids['file_id']}": {"attributes": {"a": 1, "b": "x"}},
-        "/v1/embeddings": {"model": "backtalk/static", "input": ["a", "b"], "dimensions": 8},
+        "/v1/embeddings": {"model": "backtalk/static", "input": ["a", "b"], "dimensions": 8, "encoding_format": "base64"},
+        "/v1/rerank": {"model": "backtalk/static", "query": "q", "documents": ["a", {"text": "b"}], "top_n": 1, "return_documents": True},
     }  # fmt: skip
 
 

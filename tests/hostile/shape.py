@@ -7,19 +7,22 @@ from typing import Any
 from backtalk.testing import client
 
 KEYS = {"message", "type", "param", "code"}
+MESSAGES_KEYS = {"message", "type"}
+"""Of Anthropic's errors, whose envelope says that it is one."""
 
 
 def assert_clean(status: int, headers: Mapping[str, Any], body: bytes, what: object = "") -> None:
-    """No 5xx; a 4xx is OpenAI's envelope, with a request id."""
+    """No 5xx; a 4xx is OpenAI's envelope or Anthropic's, with a request id."""
     assert status < 500, (what, status, body[:500])
     if status < 400:
         return
     assert headers["x-request-id"], what
     assert _first(headers["content-type"]) == "application/json", (what, headers["content-type"])
-    error = json.loads(body)["error"]
-    assert error.keys() == KEYS, (what, body[:500])
+    envelope = json.loads(body)
+    error = envelope["error"]
+    assert error.keys() == (MESSAGES_KEYS if "type" in envelope else KEYS), (what, body[:500])
     assert error["message"] and error["type"], (what, body[:500])
-    assert isinstance(error["code"], str | None), (what, body[:500])
+    assert isinstance(error.get("code"), str | None), (what, body[:500])
 
 
 def _first(value: Any) -> str:

@@ -83,6 +83,8 @@ def test_streams_are_shown(document: Document) -> None:
         for _, _, operation in operations(document)
         if "text/event-stream" in operation["responses"]["200"].get("content", {})
     }
+    messages = streamed.pop("createMessage")
+    assert messages.endswith('\n\nevent: message_stop\ndata: {"type":"message_stop"}\n\n')
     assert set(streamed) == {"createResponse", "retrieveResponse", "createChatCompletion"}
     assert all(frames.endswith("\n\ndata: [DONE]\n\n") for frames in streamed.values())
 
@@ -161,6 +163,15 @@ class Walk:
             self.ids[keep] = answer["id"]
         return answer
 
+    def refused(self, name: str, status: int) -> None:
+        """What this server lacks a part for: the example is understood, and the refusal is as documented."""
+        path, verb, operation = self.by_name[name]
+        self.called.add(name)
+        for body in body_examples(self.document, operation):
+            reply = self.http.request(verb, path, json=body)
+            assert (reply.status_code, reply.json()["error"]["code"]) == (status, "model_not_found")
+            assert str(status) in operation["responses"]
+
     def checked(self, name: str, operation: Document, reply: httpx2.Response) -> Any:
         kind = reply.headers["content-type"].partition(";")[0]
         content = operation["responses"]["200"]["content"][kind]
@@ -183,9 +194,10 @@ class Walk:
 def test_everything_runs_as_it_is_shown_and_answers_as_it_says(document: Document, url: str) -> None:
     walk = Walk(document, url)
     call = walk.call
-    for name in ("getHealth", "getReadiness", "listModels", "retrieveModel", "createEmbeddings"):
+    for name in ("getHealth", "getReadiness", "listModels", "retrieveModel", "createEmbeddings", "createRerank"):
         call(name)
 
+    walk.refused("createModeration", 404)
     call("createChatCompletion")
     stored = {"messages": [{"role": "user", "content": "Hello!"}], "store": True}
     walk.ids["completion_id"] = walk.http.post("/v1/chat/completions", json=stored).json()["id"]
@@ -194,6 +206,8 @@ def test_everything_runs_as_it_is_shown_and_answers_as_it_says(document: Documen
     call("updateChatCompletion")
     call("deleteChatCompletion")
     call("createCompletion")
+    call("createMessage")
+    call("countMessageTokens")
     call("countResponseInputTokens")
     call("compactResponse")
     call("createResponse", "response_id")

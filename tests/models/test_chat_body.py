@@ -4,7 +4,8 @@ import pytest
 
 from backtalk.core.errors import InvalidRequest
 from backtalk.domain.model import Prompt, Tool
-from backtalk.models.chat_body import Source, chat_body
+from backtalk.models.chat_body import chat_body
+from backtalk.models.passages import Source
 
 
 def message(role: str, content: Any) -> dict[str, Any]:

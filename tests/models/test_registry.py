@@ -49,7 +49,7 @@ async def where(models: Models, model_id: str | None) -> tuple[str, str, str]:
     """Name of the upstream, name of the model there, id for the client."""
     model, name, shown = await models.resolve(model_id)
     assert isinstance(model, OpenAIChat)
-    return model._upstream.name, name, shown
+    return model.server.upstream.name, name, shown
 
 
 async def test_without_upstreams_the_built_in_reader_answers() -> None:
@@ -126,8 +126,8 @@ async def test_the_default_counts_when_no_model_is_named() -> None:
     async with egress_open() as egress, fake_upstream(status(500)) as bad:
         named = Upstream("n", "http://x/v1", models=("n1", "n2"))
         assert await where(Models(egress, [named]), None) == ("n", "n1", "n/n1")
-        assert await where(Models(egress, [named], default="n/other"), None) == ("n", "other", "n/other")
-        assert (await Models(egress, default="parrot", models=[PARROT]).resolve(None))[0] is PARROT
+        assert await where(Models(egress, [named], default=["n/other"]), None) == ("n", "other", "n/other")
+        assert (await Models(egress, default=["parrot"], models=[PARROT]).resolve(None))[0] is PARROT
         with pytest.raises(UpstreamError, match="BACKTALK_MODEL"):
             await Models(egress, [Upstream("bad", bad.url)]).resolve(None)
 

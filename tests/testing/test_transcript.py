@@ -438,7 +438,7 @@ BREACHES: list[tuple[str, Change, str]] = [
     ("everything", put("output_text.annotation.added", "annotation", None), "annotation is an object"),
     ("everything", lose("content_part.done output_text", "part.annotations"), "annotations is a list"),
     # calls and their steps
-    ("everything", all_of(drop(FCA + ".delta"), drop(FCA + ".delta", 1)), "goes on with delta after its opening, not with done"),
+    ("everything", all_of(drop(FCA + ".delta"), drop(FCA + ".delta", 1)), "equals the deltas before it put together"),
     ("everything", put(FCA + ".done", "arguments", "{}"), "the text's done event equals the deltas"),
     ("everything", put(ITEM_DONE + " function_call", "item.arguments", "{}"), "the item's arguments equals the deltas"),
     ("everything", drop(FCA + ".done"), "goes on with delta or done after delta, not with the end"),

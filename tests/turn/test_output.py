@@ -6,31 +6,44 @@ import pytest
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from backtalk.domain.caller import Caller
 from backtalk.domain.events import TERMINAL, Event, ItemDone
-from backtalk.domain.model import CitationDelta, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+from backtalk.domain.model import (
+    CitationDelta,
+    Finish,
+    ReasoningDelta,
+    RefusalDelta,
+    ScoredTextDelta,
+    SealedReasoning,
+    SummaryDelta,
+    TextDelta,
+    ToolCallDelta,
+)
 from backtalk.events.channel import clip, merge
+from backtalk.testing import check_transcript
 from backtalk.turn.output import Output
 from backtalk.turn.render import frames
 from backtalk.turn.response import State
+from backtalk.turn.responses_wire import read, to_turn
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 HEAD: dict[str, Any] = {
+    **to_turn(read({"input": "Hello"}), Caller(), None).head,
     "id": "resp_1",
     "created_at": 1,
     "model": "m",
-    "parallel_tool_calls": True,
-    "tool_choice": "auto",
-    "tools": [],
 }
 
 
 def talk() -> tuple[list[Event], Output]:
     """A transcript with an item of every kind that we make."""
-    output = Output(server_tools={"file_search"})
+    output = Output(server_tools={"file_search"}, custom_tools={"shell"})
     events = output.lifecycle("response.created", "in_progress") + output.lifecycle(
         "response.in_progress", "in_progress"
     )
-    events += output.feed([ReasoningDelta("Let me"), ReasoningDelta(" think.")])
+    events += output.feed([SummaryDelta("First"), SummaryDelta(" this."), SummaryDelta("Then that.", 1)])
+    events += output.feed([ReasoningDelta("Let me"), ReasoningDelta(" think."), SealedReasoning("sealed")])
+    events += output.feed([ReasoningDelta("And again."), SealedReasoning("sealed too")])
     events += output.feed([ToolCallDelta(0, '{"queries":["a"]}', "call_1", "file_search"), Finish("tool_calls")])
     item: dict[str, Any] = {
         "id": "fs_1",
@@ -44,6 +57,9 @@ def talk() -> tuple[list[Event], Output]:
     output.finish_tool(index, {**item, "status": "completed", "results": []})
     events += output.take()
     output.next_step()
+    token = {"token": "x", "bytes": [120], "logprob": 0.0, "top_logprobs": []}
+    events += output.feed([ScoredTextDelta("x", (token,)), ScoredTextDelta("x", (token,)), RefusalDelta("No")])
+    events += output.feed([ToolCallDelta(5, '{"input": "ls', "call_5", "shell"), ToolCallDelta(5, ' -l"}')])
     events += output.feed([TextDelta("Häuser"), TextDelta(" 🏠"), CitationDelta("file-1", "a.txt"), TextDelta(" end")])
     events += output.feed([RefusalDelta("No"), RefusalDelta(".")])
     events += output.feed([ToolCallDelta(0, '{"a":', "call_2", "one"), ToolCallDelta(1, "{", "call_3", "two")])
@@ -58,54 +74,35 @@ def wire(events: list[Event], state: State, after: int = -1) -> list[dict[str, A
     return [EVENT.validate_json(frame.split("\ndata: ")[1]).to_dict() for frame in out]
 
 
-def check_grammar(events: list[dict[str, Any]]) -> None:
-    """Every item and part is opened once, filled, and closed once, with the text that its deltas made."""
-    texts: dict[Any, str] = {}
-    items: dict[int, Any] = {}
-    for number, event in enumerate(events):
-        assert event["sequence_number"] == number
-        kind, place = event["type"], (event.get("output_index"), event.get("content_index"))
-        if kind == "response.output_item.added":
-            assert event["output_index"] == len(items)
-            items[event["output_index"]] = event["item"]
-        elif kind == "response.output_item.done":
-            assert items[event["output_index"]]["id"] == event["item"]["id"]
-            items[event["output_index"]] = event["item"]
-        elif kind == "response.content_part.added":
-            assert place not in texts
-            texts[place] = ""
-        elif kind.endswith(".delta"):
-            texts[place] = texts.get(place, "") + event["delta"]
-        elif kind.endswith((".output_text.done", ".reasoning_text.done")):
-            assert event["text"] == texts[place]
-        elif kind.endswith(".refusal.done"):
-            assert event["refusal"] == texts[place]
-        elif kind.endswith("arguments.done"):
-            assert event["arguments"] == texts[place]
-    assert items == dict(enumerate(events[-1]["response"]["output"]))
-
-
 def test_a_whole_talk_follows_the_grammar() -> None:
     events, output = talk()
     state = State(status="completed", output=output.items)
     events += output.end(TERMINAL["completed"])
     seen = wire(events, state)
-    check_grammar(seen)
+    check_transcript(seen)
     assert [item["type"] for item in seen[-1]["response"]["output"]] == [
         "reasoning",
+        "reasoning",
         "file_search_call",
+        "message",
+        "custom_tool_call",
         "message",
         "function_call",
         "function_call",
         "function_call",
     ]
-    message = seen[-1]["response"]["output"][2]
+    message = seen[-1]["response"]["output"][5]
     assert [part["type"] for part in message["content"]] == ["output_text", "refusal"]
     assert message["content"][0]["annotations"] == [
         {"type": "file_citation", "file_id": "file-1", "filename": "a.txt", "index": len("Häuser 🏠")}
     ]
-    calls = [item["arguments"] for item in seen[-1]["response"]["output"][3:]]
+    calls = [item["arguments"] for item in seen[-1]["response"]["output"][6:]]
     assert calls == ['{"a":1}', "{}", "{}"]
+    thoughts = seen[-1]["response"]["output"][:2]
+    assert [len(thought["summary"]) for thought in thoughts] == [2, 0]
+    assert [thought["content"][0]["text"] for thought in thoughts] == ["Let me think.", "And again."]
+    done = [event["output_index"] for event in seen if event["type"] == "response.output_item.done"]
+    assert done == sorted(done)  # one after the other, though the model wrote calls side by side
 
 
 def test_a_talk_cut_anywhere_is_ended_by_the_grammar() -> None:
@@ -115,7 +112,7 @@ def test_a_talk_cut_anywhere_is_ended_by_the_grammar() -> None:
         events = whole[:cut] + output.close("incomplete")
         state = State(status="failed", output=output.items, error={"code": "server_error", "message": "cut"})
         events += output.end(TERMINAL["failed"])
-        check_grammar(wire(events, state))
+        check_transcript(wire(events, state))
 
 
 @pytest.mark.parametrize("merged", [False, True])

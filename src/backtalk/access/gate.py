@@ -15,13 +15,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from backtalk.access.service import Access, is_well_formed
 from backtalk.core.errors import BacktalkError, Forbidden, Misdirected, Unauthorized
 from backtalk.domain.caller import Caller
+from backtalk.http.envelope import headers_for
 from backtalk.http.errors import render
 from backtalk.http.paths import path_of
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _FORWARDING = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"})
 _METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
-_EXPOSED = "x-request-id, retry-after, retry-after-ms"
+_EXPOSED = "x-request-id, request-id, retry-after, retry-after-ms"
 
 
 class Gate:
@@ -196,4 +197,6 @@ async def _refuse(error: BacktalkError, scope: Scope, receive: Receive, send: Se
     if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1008, "reason": error.message[:120]})
     else:
+        if scope["type"] == "websocket":  # which the envelope does not see
+            error.headers |= {name.decode(): value.decode() for name, value in headers_for(scope)}
         await render(error)(scope, receive, send)

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from backtalk.cli.common import read_settings, shown
-from backtalk.core.settings import NOT_SETTINGS, PREFIX, Settings, UpstreamSettings
+from backtalk.core.settings import NOT_SETTINGS, PREFIX, PriceSettings, Settings, UpstreamSettings
 
 app = typer.Typer(help="The settings.", no_args_is_help=True)
 
@@ -42,6 +42,29 @@ name = "home"
 url = "http://127.0.0.1:9000/v1"
 ```
 """
+_ALIASES = """
+A server that is refused, away, overloaded or failing before its first token is asked again, as often as its retry budget
+allows; after five failures in a row it is left alone for ten seconds. What then still fails goes to the next model of an
+alias:
+
+```toml
+model = ["fast"]
+
+[aliases]
+fast = ["home/llama-3.3", "openai/gpt-4o-mini"]
+```
+
+A response tells in `backtalk.model` which one answered, and in `backtalk.cost_usd` what it cost where `prices` know it.
+Backtalk ships no prices, as they change; the provider's page has them:
+
+```toml
+[[prices]]
+model = "openai/gpt-4o-mini*"
+input = 0.15
+cached = 0.075
+output = 0.6
+```
+"""
 _OTHERS = f"""
 ## Variables that are no settings
 
@@ -70,7 +93,14 @@ def docs() -> None:
 def page() -> str:
     """`docs/configuration.md`."""
     others = "".join(f"| `{name}` | {what} |\n" for name, what in NOT_SETTINGS.items())
-    return "\n".join([_HEAD, _table(Settings) + _UPSTREAMS, _table(UpstreamSettings) + _OTHERS + others])
+    return "\n".join(
+        [
+            _HEAD,
+            _table(Settings) + _UPSTREAMS,
+            _table(UpstreamSettings) + _ALIASES,
+            _table(PriceSettings) + _OTHERS + others,
+        ]
+    )
 
 
 def _table(model: type[BaseModel]) -> str:
@@ -89,7 +119,9 @@ def _kind(annotation: Any) -> str:
     if get_origin(annotation) in (Union, UnionType):
         return _kind(next(kind for kind in get_args(annotation) if kind is not type(None)))
     if get_origin(annotation) is list:
-        return "tables" if get_args(annotation) == (UpstreamSettings,) else "list"
+        return "tables" if get_args(annotation)[0] in (UpstreamSettings, PriceSettings) else "list"
+    if get_origin(annotation) is dict:
+        return "table"
     names = {bool: "true or false", int: "number", float: "number", SecretStr: "secret"}
     return names.get(annotation, "text")
 
@@ -99,7 +131,7 @@ def _default(field: FieldInfo) -> str:
         return "required"
     if field.default is PydanticUndefined:
         return "the platform's user data folder"
-    if field.default in (None, []):
+    if field.default in (None, [], {}):
         return ""
     return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
 
@@ -107,6 +139,8 @@ def _default(field: FieldInfo) -> str:
 def _value(name: str, value: Any) -> str:
     if name == "database":
         return shown(value) if value else "SQLite in the home folder"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} = {_value(name, entry)}" for key, entry in value.items())
     if isinstance(value, list):
-        return ", ".join(getattr(entry, "name", None) or str(entry) for entry in value)
+        return ", ".join(getattr(entry, "name", None) or getattr(entry, "model", None) or str(entry) for entry in value)
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

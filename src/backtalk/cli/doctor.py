@@ -99,8 +99,12 @@ async def _models(settings: Settings) -> AsyncIterator[Finding]:
             "model",
             "none is connected: the built-in reader quotes files. Set BACKTALK_UPSTREAM or OPENAI_API_KEY, or run Ollama.",
         )
-    if settings.model and names and settings.model not in names and not settings.models:
-        yield Finding(WARNING, "model", f"no server lists '{settings.model}' (BACKTALK_MODEL): is its name right?")
+    named = {
+        *settings.model,
+        *(one for ids in settings.aliases.values() for one in ([ids] if isinstance(ids, str) else ids)),
+    }
+    for name in sorted(named - names - settings.aliases.keys()) if names and not settings.models else ():
+        yield Finding(WARNING, "model", f"no server lists '{name}' (BACKTALK_MODEL or an alias): is its name right?")
 
 
 async def _upstream(upstream: Upstream, egress: Egress, configured: bool) -> tuple[Finding, set[str]]:

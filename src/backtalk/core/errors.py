@@ -29,7 +29,7 @@ class BacktalkError(Exception):
 
     status = 500
     type = "server_error"
-    code: str | None = None
+    code: str | None = "server_error"
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class BacktalkError(Exception):
 class InvalidRequest(BacktalkError):
     status = 400
     type = "invalid_request_error"
+    code = None
 
 
 class FormatRefused(InvalidRequest):
@@ -68,11 +69,13 @@ class Unauthorized(BacktalkError):
 class Forbidden(BacktalkError):
     status = 403
     type = "invalid_request_error"
+    code = None
 
 
 class NotFound(BacktalkError):
     status = 404
     type = "invalid_request_error"
+    code: str | None = None
 
 
 class ModelNotFound(NotFound):
@@ -94,6 +97,7 @@ class Conflict(BacktalkError):
 
     status = 409
     type = "invalid_request_error"
+    code = None
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message, param=param, code=code, headers={"x-should-retry": "false"})
@@ -102,21 +106,25 @@ class Conflict(BacktalkError):
 class TooLarge(BacktalkError):
     status = 413
     type = "invalid_request_error"
+    code = None
 
 
 class TooSlow(BacktalkError):
     status = 408
     type = "invalid_request_error"
+    code = None
 
 
 class HeadersTooLarge(BacktalkError):
     status = 431
     type = "invalid_request_error"
+    code = None
 
 
 class UnsupportedMedia(BacktalkError):
     status = 415
     type = "invalid_request_error"
+    code = None
 
 
 class BadRange(BacktalkError):
@@ -124,11 +132,13 @@ class BadRange(BacktalkError):
 
     status = 416
     type = "invalid_request_error"
+    code = None
 
 
 class Misdirected(BacktalkError):
     status = 421
     type = "invalid_request_error"
+    code = None
 
 
 def _retry_after(seconds: float) -> dict[str, str]:

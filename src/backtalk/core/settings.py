@@ -49,8 +49,39 @@ class UpstreamSettings(BaseModel, extra="forbid"):
 
     name: str = Field(description="Prefix of its models: `name/model`.", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     url: str = Field(description="Base URL, with `/v1` where the server has one.", pattern=r"^https?://")
-    api_key: SecretStr | None = Field(default=None, description="Sent as a bearer token to this server only.")
+    api_key: SecretStr | None = Field(default=None, description="Its key, sent to this server only.")
+    api_key_env: str | None = Field(default=None, description="The environment variable that holds its key.")
+    api_key_file: Path | None = Field(default=None, description="The file that holds its key.")
+    adapter: Literal["openai", "openai-responses", "anthropic"] = Field(
+        default="openai", description="Its dialect: Chat Completions, OpenAI's Responses, or Anthropic's Messages."
+    )
     models: list[str] = Field(default=[], description="Model ids, for servers that cannot list them.")
+    concurrency: int | None = Field(default=None, ge=1, description="Calls that it takes at once.")
+
+    def key(self, environ: Mapping[str, str]) -> str | None:
+        """The key, from where it is kept. Raises ValueError for a place that has none."""
+        if self.api_key_env:
+            if not (found := environ.get(self.api_key_env, "").strip()):
+                raise ValueError(f"upstream '{self.name}': the environment has no {self.api_key_env}")
+            return found
+        if self.api_key_file:
+            try:
+                return self.api_key_file.read_text("utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ValueError(f"upstream '{self.name}': {self.api_key_file} cannot be read: {error}") from None
+        return self.api_key.get_secret_value() if self.api_key else None
+
+
+class PriceSettings(BaseModel, extra="forbid"):
+    """What a model's tokens cost, in USD per million."""
+
+    model: str = Field(description="A model id, or a pattern such as `openai/gpt-4o*`. The first that fits counts.")
+    input: float = Field(ge=0, description="Of a prompt.")
+    output: float = Field(ge=0, description="Of an answer, thinking included.")
+    cached: float | None = Field(default=None, ge=0, description="Of a prompt that was cached. Default: as `input`.")
+    cache_write: float | None = Field(
+        default=None, ge=0, description="Of a prompt written to a cache. Default: `input`."
+    )
 
 
 class Settings(BaseSettings):
@@ -68,7 +99,17 @@ class Settings(BaseSettings):
         default=None,
         description="Database URL: `sqlite:///path`, `postgresql://…` or `mysql://…`. Default: a SQLite file in `home`.",
     )
-    model: str | None = Field(default=None, description="Model that answers when a request names none.")
+    model: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="Model that answers when a request names none. Of several, separated by commas, the next is asked "
+        "when the one before it cannot answer.",
+    )
+    aliases: dict[str, str | list[str]] = Field(
+        default={}, description="Names for models (`[aliases]` in TOML); one for a list is a chain of fallbacks."
+    )
+    prices: list[PriceSettings] = Field(
+        default=[], description="What tokens cost (`[[prices]]` in TOML): responses then tell their cost."
+    )
     upstream: str | None = Field(default=None, description="Base URL of an OpenAI-compatible model server.")
     upstream_key: SecretStr | None = Field(default=None, description="Bearer token for `upstream`.")
     upstreams: list[UpstreamSettings] = Field(
@@ -121,7 +162,7 @@ class Settings(BaseSettings):
         default=False, description='Serve `/metrics` for Prometheus; needs `pip install "backtalk[metrics]"`.'
     )
 
-    @field_validator("models", "hosts", "origins", mode="before")
+    @field_validator("model", "models", "hosts", "origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """Lists of names are written with commas in the environment."""

@@ -7,8 +7,10 @@ mistake is reported once, with the exact parameter.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from backtalk.core.errors import InvalidRequest
-from backtalk.domain.compaction import unpack
+from backtalk.domain.compaction import pack, unpack
 from backtalk.domain.items import INCLUDABLE, Item, Part, output_text
 
 MAX_ITEMS = 2048
@@ -239,15 +241,16 @@ def _custom_tool_call(value: dict[str, Any], param: str) -> Item:
 
 
 def _compaction(value: dict[str, Any], param: str) -> Item:
+    """What is in it is checked as any input, and kept in the shape that this gives."""
+    place = f"{param}.encrypted_content"
     try:
-        take_items(unpack(_string(value, "encrypted_content", param)).items, f"{param}.items")
+        found = unpack(_string(value, "encrypted_content", param))
+        items = [_item(item, place) for item in found.items]
+        if any(item["type"] in ("item_reference", "compaction") for item in items):
+            raise ValueError("it holds what it cannot")
     except (ValueError, InvalidRequest) as error:
-        raise InvalidRequest(
-            f"'{param}.encrypted_content' cannot be read: {error}.",
-            param=f"{param}.encrypted_content",
-            code="invalid_value",
-        ) from None
-    return value
+        raise InvalidRequest(f"'{place}' cannot be read: {error}.", param=place, code="invalid_value") from None
+    return {**value, "encrypted_content": pack(msgspec.structs.replace(found, items=items))}
 
 
 def _mcp_call(value: dict[str, Any], param: str) -> Item:

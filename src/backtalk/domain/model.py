@@ -39,7 +39,8 @@ class Prompt(msgspec.Struct, kw_only=True):
 
     `items` are in talk order and may hold `file_search_call` items with `results` (a list of
     `{file_id, filename, score, text, attributes}`): retrieved text, data and never instructions.
-    `tool_choice` is "auto" | "none" | "required" | the name of one function.
+    `tool_choice` is "auto" | "none" | "required" | the name of one function; `allowed_tools` are the names of those that
+    may be called, where that is not all.
     `reasoning` items among them may hold thinking of another model's; `encrypted_content` begins with the name of who can
     read it, and is handed back to none but them.
     `text_format` is OpenAI's `text.format` object. `reasoning_tokens` are what the model may spend on thinking. `logprobs` is how many alternatives of each token are wanted, 0 for
@@ -51,6 +52,7 @@ class Prompt(msgspec.Struct, kw_only=True):
     instructions: str | None = None
     tools: list[Tool] = []
     tool_choice: str = "auto"
+    allowed_tools: list[str] | None = None
     parallel_tool_calls: bool = True
     temperature: float | None = None
     top_p: float | None = None
@@ -128,13 +130,15 @@ class CitationDelta(msgspec.Struct, frozen=True, gc=False):
 class Finish(msgspec.Struct, frozen=True):
     """The model is done. Reasons: stop | length | tool_calls | content_filter. Always the last delta of a stream.
 
-    `service_tier` is the one that the server says it has used, `stop_sequence` the one that the model came upon.
+    `service_tier` is the one that the server says it has used, `stop_sequence` the one that the model came upon,
+    `model` the id of the one that answered where an alias stands for several.
     """
 
     reason: str = "stop"
     usage: Usage | None = None
     service_tier: str | None = None
     stop_sequence: str | None = None
+    model: str | None = None
 
 
 Delta: TypeAlias = (
@@ -160,8 +164,13 @@ class Model(Protocol):
 
 
 class ModelCard(msgspec.Struct, frozen=True):
-    """A model that can be called, as `GET /v1/models` lists it."""
+    """A model that can be called, as `GET /v1/models` lists it.
+
+    `state` is that of its server: unknown | up | failing | down. `stands_for` are the ids behind an alias.
+    """
 
     id: str
     owned_by: str
     created: int = 0
+    state: str | None = None
+    stands_for: tuple[str, ...] = ()

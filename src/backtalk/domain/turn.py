@@ -83,18 +83,19 @@ class TurnRequest(msgspec.Struct, kw_only=True):
     request_id: str | None = None
     generate: bool = True
     """False: the model is not asked; the response holds the input, to be gone on from."""
+    branched: bool = False
     branch_from: str | None = None
-    """The item of the conversation that the input follows on, where that is not its last."""
+    """Where `branched`: the item of the conversation that the input follows on, None to begin anew."""
     compact_above: int | None = None
     """Tokens of context above which what was said is made short before the model is asked."""
     compact: bool = False
     """Make the talk short, and do nothing else."""
     wire: str = "responses"
     """The wire that it came by: "chat" for what is listed as a chat completion."""
-    places: list[str] = []
-    """What the wire calls each item of the input, where that is not `input[i]`."""
+    places: list[str | None] = []
+    """What the wire calls each item of the input, where that is not `input[i]`; None for what is older than the request."""
 
-    def place(self, i: int) -> str:
+    def place(self, i: int) -> str | None:
         """The parameter that an item of the input came in."""
         return self.places[i] if self.places else f"input[{i}]"
 
@@ -124,8 +125,15 @@ class Attachments(Protocol):
 class VectorStores(Protocol):
     """How a turn searches vector stores: the app hands it the retrieval room's service."""
 
-    def check_stores(self, caller: Caller, store_ids: Sequence[str]) -> Awaitable[None]:
-        """Raises NotFound, or InvalidRequest for one that has expired."""
+    def check_search(
+        self,
+        caller: Caller,
+        store_ids: Sequence[str],
+        *,
+        filters: dict[str, Any] | None = None,
+        ranking: dict[str, Any] | None = None,
+    ) -> Awaitable[None]:
+        """Raises what `search` would: NotFound, or InvalidRequest for options and for a store that has expired."""
         ...
 
     def search(

@@ -33,6 +33,7 @@ class TurnFacts(msgspec.Struct, frozen=True):
     input_tokens: int
     output_tokens: int
     first_token_at: float | None = None
+    cost_usd: float | None = None
 
 
 class Exchange(msgspec.Struct, frozen=True):
@@ -100,6 +101,8 @@ def _fields(exchange: Exchange, path: str) -> dict[str, Any]:
             "output_tokens": turn.output_tokens,
             "first_token_ms": None if exchange.first_token is None else _ms(exchange.first_token),
         }
+        if turn.cost_usd is not None:
+            fields["cost_usd"] = turn.cost_usd
     return fields
 
 

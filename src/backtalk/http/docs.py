@@ -40,7 +40,8 @@ makes a key and ends that; *Authorize* takes it.
 **Streams.** With `stream: true` the answer is server-sent events. Each event is stored before it is sent, so a lost
 line is taken up again behind the last number seen: `GET /v1/responses/{id}?stream=true&starting_after=N`.
 
-**Errors** have one shape, `{"error": {"message", "type", "param", "code"}}`, and every answer has an `x-request-id`.
+**Errors** have one shape, `{"error": {"message", "type", "param", "code"}}` (below `/v1/messages` Anthropic's), and every
+answer has an `x-request-id`.
 """
 
 TAGS = (
@@ -49,6 +50,7 @@ TAGS = (
         "description": "Turns of talk: ask, stream, resume, cancel, and see what went into a prompt.",
     },
     {"name": "Chat", "description": "The same turns for programs that speak Chat Completions."},
+    {"name": "Messages", "description": "The same turns for programs that speak Anthropic's Messages API."},
     {"name": "Conversations", "description": "Talks that are kept, as lists of items."},
     {"name": "Files", "description": "Uploads: text, Markdown, HTML and PDF can be searched once in a vector store."},
     {"name": "Vector stores", "description": "Collections of files that are searched by words and by meaning."},

@@ -55,7 +55,7 @@ class Envelope:
             return
         allowed = self.allowance(path_of(scope))
         started = time.perf_counter()
-        headers = _headers_for(scope) if allowed else []
+        headers = headers_for(scope) if allowed else []
         status = 0
         scope.setdefault("state", {})["strict"] = self.strict
 
@@ -120,13 +120,14 @@ class Envelope:
                 observe(exchange)
 
 
-def _headers_for(scope: Scope) -> list[tuple[bytes, bytes]]:
+def headers_for(scope: Scope) -> list[tuple[bytes, bytes]]:
     """The headers of an answer of ours; the request has its id from now on, and keeps the one that its client gave it."""
     request_id = new_id("req")
     state = scope.setdefault("state", {})
     state["request_id"] = request_id
     headers = [
         (b"x-request-id", request_id.encode()),
+        (b"request-id", request_id.encode()),  # its name in Anthropic's API
         (b"openai-version", b"2020-10-01"),
         (b"x-content-type-options", b"nosniff"),
     ]

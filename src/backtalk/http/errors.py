@@ -1,5 +1,6 @@
-"""Errors as HTTP answers: OpenAI's envelope on our routes, FastAPI's own shapes on the user's."""
+"""Errors as HTTP answers: OpenAI's envelope on our routes, Anthropic's on theirs, FastAPI's own shapes on the user's."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,26 +10,68 @@ from fastapi.exception_handlers import http_exception_handler, request_validatio
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from backtalk.core.errors import BacktalkError, InvalidRequest, MethodNotAllowed, NotFound, TooLarge, UnsupportedMedia
 from backtalk.http.paths import path_of
 
 IsOurs = Callable[[str], bool]
+MESSAGES = "/v1/messages"
+"""Where Anthropic's wire is spoken."""
+_OVERLOADED = 529
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    _OVERLOADED: "overloaded_error",
+}
+_INDEX = re.compile(r"\[(\d+)\]")
 
 
 def render(error: BacktalkError) -> Response:
     """The one place where an error becomes an HTTP answer."""
-    return Response(
-        msgspec.json.encode(error.envelope()),
-        status_code=error.status,
-        headers=error.headers,
-        media_type="application/json",
-    )
+    return _Answer(error)
+
+
+class _Answer(Response):
+    """An error in the shape of the wire that the request came by: known when it is sent."""
+
+    media_type = "application/json"
+
+    def __init__(self, error: BacktalkError) -> None:
+        super().__init__(msgspec.json.encode(error.envelope()), error.status, error.headers)
+        self._error = error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if _is_messages(path_of(scope)):
+            await _as_message(self._error, scope)(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def _is_messages(path: str) -> bool:
+    return path == MESSAGES or path.startswith(MESSAGES + "/")
+
+
+def _as_message(error: BacktalkError, scope: Scope) -> Response:
+    """Anthropic's shape: the message begins with what is wrong, as in `messages.0.content`; 529 is theirs for overload."""
+    status = _OVERLOADED if error.status == 503 else error.status
+    message = error.message
+    if error.param:
+        place = _INDEX.sub(r".\1", error.param)
+        message = f"{place}: {message.replace(error.param, place)}"
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+    request_id = scope.get("state", {}).get("request_id")
+    body = {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
+    return Response(msgspec.json.encode(body), status, error.headers, "application/json")
 
 
 def unexpected() -> BacktalkError:
     """What a client is told of a mistake of ours; the log has the rest."""
-    return BacktalkError("The server made a mistake and has logged it. Trying again may help.", code="server_error")
+    return BacktalkError("The server made a mistake and has logged it. Trying again may help.")
 
 
 def install(app: FastAPI, is_ours: IsOurs) -> None:

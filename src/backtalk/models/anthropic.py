@@ -10,9 +10,8 @@ from backtalk.http.egress import Egress
 from backtalk.models.anthropic_body import anthropic_body, version
 from backtalk.models.anthropic_events import AnthropicDeltas
 from backtalk.models.base import Upstream
-from backtalk.models.calling import Call, answers
+from backtalk.models.calling import Call, ModelServer
 
-_VERSION = "2023-06-01"
 _FIRST_WITH_FORMATS = (4, 5)
 
 
@@ -27,15 +26,14 @@ class Anthropic:
     files = True
 
     def __init__(self, upstream: Upstream, egress: Egress) -> None:
-        self._upstream = upstream
-        self._egress = egress
+        self.server = ModelServer(upstream, egress)
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
         """As `Model.stream`. Tries again before the first delta only."""
         formatted = _formatted(prompt)
         body, sources = anthropic_body(prompt)
         call = Call(
-            self._upstream,
+            self.server,
             "/messages",
             self._headers(prompt),
             msgspec.json.encode(body),
@@ -43,13 +41,11 @@ class Anthropic:
             formatted=formatted,
             refused=_refuse_format if formatted else None,
         )
-        server = f"The model server '{self._upstream.name}'"
-        return answers(call, self._egress, lambda: AnthropicDeltas(server, sources))
+        name = f"The model server '{self.server.upstream.name}'"
+        return self.server.answers(call, lambda: AnthropicDeltas(name, sources))
 
     def _headers(self, prompt: Prompt) -> dict[str, str]:
-        headers = {"anthropic-version": _VERSION}
-        if self._upstream.api_key:
-            headers["x-api-key"] = self._upstream.api_key
+        headers = self.server.upstream.headers()
         if prompt.request_id:
             headers["x-request-id"] = prompt.request_id
         return headers

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from mimetypes import guess_type
 from typing import Any, TypeAlias
 
@@ -13,8 +13,8 @@ from backtalk.core.errors import InvalidRequest
 from backtalk.domain.items import Item, Part, is_user_message, text_of
 from backtalk.domain.model import Prompt, Tool
 from backtalk.models.anthropic_events import REDACTED, SEALED
-from backtalk.models.chat_body import _NO_ARGUMENTS, _PASSAGES, _RESULTS, _UNANSWERED, Source
-from backtalk.models.chat_parts import _is_part, result_text, written
+from backtalk.models.chat_parts import NO_ARGUMENTS, RESULTS, UNANSWERED, is_part, result_text, written
+from backtalk.models.passages import Source, told
 
 Block: TypeAlias = dict[str, Any]
 
@@ -74,7 +74,7 @@ def version(model: str) -> tuple[int, int]:
 
 
 class _Messages:
-    """Puts items in the order that Anthropic demands: users and assistants in turn, results right behind their calls."""
+    """Puts items in the order that Anthropic demands: user and assistant in turn, results right behind their calls."""
 
     def __init__(self) -> None:
         self.system: list[Block] = []
@@ -178,9 +178,9 @@ class _Messages:
     def _other_call(self, item: Item, name: str) -> None:
         """A tool that this wire has no form for, told as a function. One that ran where the model was is answered."""
         call_id = item.get("call_id") or item["id"]
-        arguments = {key: value for key, value in item.items() if key not in _NO_ARGUMENTS and value is not None}
+        arguments = {key: value for key, value in item.items() if key not in NO_ARGUMENTS and value is not None}
         self._call(call_id, name, written(arguments))
-        result = next((item[key] for key in _RESULTS if item.get(key) is not None), None)
+        result = next((item[key] for key in RESULTS if item.get(key) is not None), None)
         if result is not None or not item.get("call_id"):
             self._answer(call_id, result_text(item.get("status") if result is None else result))
 
@@ -198,7 +198,7 @@ class _Messages:
             if marker := block.pop("cache_control", None):  # only the result as a whole can be cached
                 result["cache_control"] = marker
 
-    def _answer(self, call_id: str, text: str = _UNANSWERED) -> Block:
+    def _answer(self, call_id: str, text: str = UNANSWERED) -> Block:
         result = {"type": "tool_result", "tool_use_id": self._open.pop(call_id), "content": _text(text)}
         self._last("user").append(result)
         return result
@@ -209,14 +209,7 @@ class _Messages:
         if results is None:
             return
         self._call(item["id"], "file_search", written({"queries": item.get("queries") or []}))
-        self._answer(item["id"], "\n\n".join(self._passages(results)))
-
-    def _passages(self, results: list[dict[str, Any]]) -> Iterator[str]:
-        yield _PASSAGES if results else "Nothing was found."
-        for result in results:
-            file_id, filename, text = (str(result.get(key) or "") for key in ("file_id", "filename", "text"))
-            self.sources.append(Source(file_id, filename))
-            yield f"[{len(self.sources)}] from {filename}:\n{text}"
+        self._answer(item["id"], told(results, self.sources))
 
     def _settle(self) -> None:
         """Ends a group of calls: none may stay open when another message comes."""
@@ -238,7 +231,7 @@ def _returned(item: Item) -> list[Block]:
     """What a client's tool returned. What is no content, such as a shell's output, is told as JSON."""
     output = next((item[name] for name in ("output", "tools", "status") if item.get(name) is not None), "")
     parts: list[Any] = output if isinstance(output, list) else [output]
-    if not all(map(_is_part, parts)):
+    if not all(map(is_part, parts)):
         return _text(written(output))
     return [block for part in parts for block in _blocks(part)]
 

@@ -16,9 +16,8 @@ from backtalk.domain.model import (
     ToolCallDelta,
     Usage,
 )
-from backtalk.models.chat_body import Source
-from backtalk.models.chat_chunks import _Marks
-from backtalk.models.refusals import _TOO_LONG
+from backtalk.models.passages import Marks, Source
+from backtalk.models.refusals import TOO_LONG
 from backtalk.models.retry import Again, may_pass
 
 SEALED = "anthropic:"
@@ -126,7 +125,7 @@ class AnthropicDeltas:
         self._calls: dict[int, _Call] = {}  # by the index of their block
         self._signature = ""
         self._begun = False
-        self._marks = _Marks(sources) if sources else None
+        self._marks = Marks(sources) if sources else None
 
     @property
     def complete(self) -> bool:
@@ -258,7 +257,7 @@ class AnthropicDeltas:
         kind = str(fields.get("type"))
         said = str(fields.get("message") or "it gave no reason")
         if kind in _INVALID:
-            return InvalidRequest(said, code="context_length_exceeded" if _TOO_LONG.search(said) else None)
+            return InvalidRequest(said, code="context_length_exceeded" if TOO_LONG.search(said) else None)
         if kind == "rate_limit_error":
             return RateLimited(f"{self._server} limits the rate of requests: {said}")
         return UpstreamError(f"{self._server} failed: {said}", status=_STATUSES.get(kind, 502))

@@ -9,6 +9,7 @@ from backtalk.core.errors import BacktalkError, UpstreamError
 from backtalk.domain.model import Delta, Finish
 from backtalk.http.egress import ConnectionFailed, Egress, Reply, too_large
 from backtalk.models.base import Upstream
+from backtalk.models.health import Health
 from backtalk.models.refusals import refusal
 from backtalk.models.retry import PATIENCE, Again, Tries, may_pass, retry_after
 from backtalk.models.sse import MAX_EVENT, EventParser
@@ -40,11 +41,12 @@ class Reader(Protocol):
 
 
 class Call:
-    """One request to a model server. `refused` sees every error that is an answer of the server's."""
+    """One request to a model server. `refused` sees every error that is an answer of the server's, and may raise another
+    in its place."""
 
     def __init__(
         self,
-        upstream: Upstream,
+        server: "ModelServer",
         path: str,
         headers: Mapping[str, str],
         body: bytes,
@@ -53,8 +55,8 @@ class Call:
         formatted: bool = False,
         refused: Callable[[BacktalkError], None] | None = None,
     ) -> None:
-        self.upstream = upstream
-        self.url = upstream.endpoint(path)
+        self.server = server
+        self.url = server.upstream.endpoint(path)
         self.headers = {
             "content-type": "application/json",
             "accept": "text/event-stream, application/json",
@@ -66,39 +68,55 @@ class Call:
         self.refused = refused
 
 
-async def answers(call: Call, egress: Egress, reader: Callable[[], Reader]) -> AsyncGenerator[Sequence[Delta], None]:
-    """As `Model.stream`. Tries again before the first delta only."""
-    tries = Tries()
-    while True:
-        begun = False
-        try:
-            async with _post(call, egress) as reply:
-                answer = _Answer(reply, reader())
-                while deltas := await answer.read():
-                    begun = True
-                    yield deltas
-            return
-        except Again as again:
-            error, after = again.error, again.after
-        except ConnectionFailed as broken:
-            if begun:
-                raise
-            error, after = broken, None
-        wait = tries.wait(after)
-        if wait is None:
-            raise error
-        await asyncio.sleep(wait)
+class ModelServer:
+    """One upstream as its adapter calls it."""
+
+    def __init__(self, upstream: Upstream, egress: Egress) -> None:
+        self.upstream = upstream
+        self.egress = egress
+        self.health = Health(upstream.name, upstream.concurrency)
+
+    async def answers(self, call: Call, reader: Callable[[], Reader]) -> AsyncGenerator[Sequence[Delta], None]:
+        """As `Model.stream`. Tries again before the first delta only."""
+        tries = Tries()
+        async with self.health.call():
+            while True:
+                begun = False
+                try:
+                    async with _post(call) as reply:
+                        answer = _Answer(reply, reader())
+                        while deltas := await answer.read():
+                            if not begun:
+                                begun = True
+                                self.health.succeeded()
+                            yield deltas
+                    return
+                except Again as again:
+                    error, after = again.error, again.after
+                except ConnectionFailed as broken:
+                    if begun:
+                        self.health.failed(broken)
+                        raise
+                    error, after = broken, None
+                except BacktalkError as broken:
+                    self.health.failed(broken)
+                    raise
+                wait = tries.wait(after)
+                if wait is None or not self.health.may_retry():
+                    self.health.failed(error)
+                    raise error
+                await asyncio.sleep(wait)
 
 
 @contextlib.asynccontextmanager
-async def _post(call: Call, egress: Egress) -> AsyncIterator[Reply]:
+async def _post(call: Call) -> AsyncIterator[Reply]:
     """The reply to one try, if it is an answer."""
-    async with egress.request("POST", call.url, headers=call.headers, body=call.body) as reply:
+    async with call.server.egress.request("POST", call.url, headers=call.headers, body=call.body) as reply:
         if reply.status != 200:
             raise await _refused(reply, call)
         if reply.content_type not in _ANSWERS:
             raise UpstreamError(
-                f"The model server '{call.upstream.name}' answered with {reply.content_type} instead of an event "
+                f"The model server '{call.server.upstream.name}' answered with {reply.content_type} instead of an event "
                 "stream: is its base URL right, with its /v1?",
                 reason="upstream_protocol_error",
             )
@@ -106,7 +124,7 @@ async def _post(call: Call, egress: Egress) -> AsyncIterator[Reply]:
 
 
 async def _refused(reply: Reply, call: Call) -> Exception:
-    error = await refusal(reply, call.upstream, call.model, formatted=call.formatted)
+    error = await refusal(reply, call.server.upstream, call.model, formatted=call.formatted)
     if call.refused:
         call.refused(error)
     after = retry_after(reply.headers)

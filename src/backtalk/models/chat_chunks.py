@@ -1,6 +1,5 @@
 """The chunks of a Chat Completions stream as deltas. Tolerant: fields may lack, be null or be unknown."""
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -9,7 +8,6 @@ import msgspec
 from backtalk.core.errors import BacktalkError, InvalidRequest, RateLimited, UpstreamError
 from backtalk.core.ids import new_id
 from backtalk.domain.model import (
-    CitationDelta,
     Delta,
     Finish,
     ReasoningDelta,
@@ -21,7 +19,7 @@ from backtalk.domain.model import (
     ToolCallDelta,
     Usage,
 )
-from backtalk.models.chat_body import Source
+from backtalk.models.passages import Marks, Source
 
 
 class _Function(msgspec.Struct):
@@ -99,8 +97,6 @@ _REASONS = {
     "safety": "content_filter",
 }
 _UNREADABLE = "sent a chunk that cannot be read ({})"
-_MARK = re.compile(r"\[(\d{1,4})\]")
-_LONGEST_MARK = 6
 
 
 class ChatDeltas:
@@ -117,7 +113,7 @@ class ChatDeltas:
         self._usage: Usage | None = None
         self.failure: BacktalkError | None = None
         self._calls: dict[int, str] = {}
-        self._marks = _Marks(sources) if sources else None
+        self._marks = Marks(sources) if sources else None
 
     @property
     def complete(self) -> bool:
@@ -159,7 +155,7 @@ class ChatDeltas:
             if choice.index:
                 continue
             if message := choice.delta or choice.message:
-                self._message(message, out, _scores(choice.logprobs) if choice.logprobs else ())
+                self._message(message, out, scores(choice.logprobs) if choice.logprobs else ())
             if choice.finish_reason:
                 self.reason = choice.finish_reason
 
@@ -227,23 +223,6 @@ class ChatDeltas:
         return UpstreamError(f"{self._server} {what}.", reason="upstream_protocol_error")
 
 
-class _Marks:
-    """Finds `[n]` in text that comes in pieces."""
-
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self._sources = sources
-        self._tail = ""
-
-    def citations(self, text: str) -> list[Delta]:
-        start = len(self._tail)
-        known = self._tail + text
-        self._tail = known[-_LONGEST_MARK:]
-        if "]" not in text:
-            return []
-        numbers = [int(mark[1]) for mark in _MARK.finditer(known) if mark.end() > start]
-        return [CitationDelta(*self._sources[n - 1]) for n in numbers if 0 < n <= len(self._sources)]
-
-
 def _details(details: Any) -> Iterator[Delta]:
     """OpenRouter's thinking: readable, in summary, or sealed."""
     for detail in details if isinstance(details, list) else ():
@@ -257,7 +236,7 @@ def _details(details: Any) -> Iterator[Delta]:
                 yield SealedReasoning(data)
 
 
-def _scores(logprobs: Any) -> _Scores:
+def scores(logprobs: Any) -> _Scores:
     """The tokens' log probabilities, if they are told in OpenAI's way."""
     try:
         scored = msgspec.convert(logprobs, _Logprobs).content or ()

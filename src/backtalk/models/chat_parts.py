@@ -13,6 +13,12 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/=_-]{500,}")
 _LONGEST_RESULT = 4000
 _FOLLOWS = "It returned no text. What it returned follows."
 
+UNANSWERED = "This call was not answered."
+RESULTS = ("result", "results", "outputs")
+"""Fields in which a call of a tool that a server ran holds what came of it."""
+NO_ARGUMENTS = {"id", "type", "status", "call_id", *RESULTS}
+"""Fields of such a call that say nothing of what was asked."""
+
 
 def plain(item: Item) -> str:
     """An assistant's message as text, its refusal included."""
@@ -34,7 +40,7 @@ def returned(item: Item) -> tuple[str, list[Part]]:
     """What a client's tool returned: its text, and parts for what is none."""
     output = next((item[name] for name in ("output", "tools", "status") if item.get(name) is not None), "")
     parts: list[Any] = output if isinstance(output, list) else [output]
-    if not all(map(_is_part, parts)):
+    if not all(map(is_part, parts)):
         return written(output), []
     rest = [_part(part) for part in parts if "text" not in part]
     return text_of(item) or (_FOLLOWS if rest else ""), rest
@@ -52,7 +58,7 @@ def result_text(value: Any) -> str:
     return _BASE64.sub("…", written(value))[:_LONGEST_RESULT]
 
 
-def _is_part(value: Any) -> bool:
+def is_part(value: Any) -> bool:
     """Whether it is content. What a shell returns, for one, is not."""
     kind = str(value.get("type")) if isinstance(value, dict) else ""
     return kind.startswith("input_") or kind in ("output_text", "text", "computer_screenshot")

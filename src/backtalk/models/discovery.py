@@ -18,10 +18,12 @@ class _Provider(NamedTuple):
     name: str
     key: str
     url: str
+    adapter: str = "openai"
 
 
 _PROVIDERS = (
     _Provider("openai", "OPENAI_API_KEY", "https://api.openai.com/v1"),
+    _Provider("anthropic", "ANTHROPIC_API_KEY", "https://api.anthropic.com/v1", "anthropic"),
     _Provider("gemini", "GEMINI_API_KEY", "https://generativelanguage.googleapis.com/v1beta/openai"),
     _Provider("mistral", "MISTRAL_API_KEY", "https://api.mistral.ai/v1"),
     _Provider("groq", "GROQ_API_KEY", "https://api.groq.com/openai/v1"),
@@ -39,11 +41,11 @@ _LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1", "0.0.0.0"}  # noqa: S104  # nam
 def from_environ(environ: Mapping[str, str], own_port: int | None = None) -> list[Upstream]:
     """Providers whose key is set. `OPENAI_BASE_URL` counts without a key too, unless it leads back to `own_port`."""
     found = []
-    for name, variable, url in _PROVIDERS:
+    for name, variable, url, adapter in _PROVIDERS:
         key = environ.get(variable, "").strip()
         base = environ.get("OPENAI_BASE_URL", "").strip() if name == "openai" else ""
         if (key or base) and not _is_ours(base, own_port):
-            found.append(Upstream(name, base or url, key or None))
+            found.append(Upstream(name, base or url, key or None, adapter=adapter))
     return found
 
 

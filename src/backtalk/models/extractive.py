@@ -96,14 +96,16 @@ def _tool_to_call(prompt: Prompt, question: str, fresh: list[Item], searched: bo
     """file_search once in a turn; another tool only when the caller insists and it has not been called yet."""
     if prompt.tool_choice == "none":
         return None
-    named = {tool.name: tool for tool in prompt.tools}
+    named = {
+        tool.name: tool for tool in prompt.tools if prompt.allowed_tools is None or tool.name in prompt.allowed_tools
+    }
     search = named.get("file_search")
     if search and not searched and prompt.tool_choice in ("auto", "required", search.name):
         return search if terms(question) or prompt.tool_choice != "auto" else None
     if searched or any(item.get("type") in (*_OUTPUTS, "mcp_call") for item in fresh):
         return None
     if prompt.tool_choice == "required":
-        return next(iter(prompt.tools), None)
+        return next(iter(named.values()), None)
     return named.get(prompt.tool_choice)
 
 

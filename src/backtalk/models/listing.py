@@ -65,9 +65,10 @@ class Listing:
 
 async def fetch(upstream: Upstream, egress: Egress, timeout: float = PATIENCE) -> dict[str, int]:
     """Asks a server for its models. Raises UpstreamError or TimeoutError."""
+    path = "/models?limit=1000" if upstream.adapter == "anthropic" else "/models"  # which gives 20 by default
     async with (
         asyncio.timeout(timeout),
-        egress.request("GET", upstream.endpoint("/models"), headers=upstream.headers()) as reply,
+        egress.request("GET", upstream.endpoint(path), headers=upstream.headers()) as reply,
     ):
         body = await reply.body()
         if reply.status != 200:

@@ -9,8 +9,8 @@ import msgspec
 from backtalk.domain.model import Delta, Prompt
 from backtalk.http.egress import Egress
 from backtalk.models.base import Upstream
-from backtalk.models.calling import Call, answers
-from backtalk.models.openai_chat import _Refusals
+from backtalk.models.calling import Call, ModelServer
+from backtalk.models.refusals import FormatRefusals
 from backtalk.models.responses_body import responses_body
 from backtalk.models.responses_events import ResponsesDeltas
 
@@ -30,19 +30,18 @@ class OpenAIResponses:
     files = True
 
     def __init__(self, upstream: Upstream, egress: Egress) -> None:
-        self._upstream = upstream
-        self._egress = egress
+        self.server = ModelServer(upstream, egress)
         self._mark = f"{upstream.name}:"
         host = urlsplit(upstream.url).hostname or ""
         self._openai = host == _OPENAI or host.endswith(_OF_OPENAI)
-        self._refusals = _Refusals()
+        self._refusals = FormatRefusals()
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
         """As `Model.stream`. Tries again before the first delta only."""
         self._refusals.check(prompt)
         body, sources = responses_body(prompt, mark=self._mark, openai=self._openai)
         call = Call(
-            self._upstream,
+            self.server,
             "/responses",
             self._headers(prompt),
             msgspec.json.encode(body),
@@ -50,11 +49,11 @@ class OpenAIResponses:
             formatted=(prompt.text_format or {}).get("type", "text") != "text",
             refused=partial(self._refusals.note, prompt),
         )
-        server = f"The model server '{self._upstream.name}'"
-        return answers(call, self._egress, lambda: ResponsesDeltas(server, sources, mark=self._mark))
+        name = f"The model server '{self.server.upstream.name}'"
+        return self.server.answers(call, lambda: ResponsesDeltas(name, sources, mark=self._mark))
 
     def _headers(self, prompt: Prompt) -> dict[str, str]:
-        headers = self._upstream.headers()
+        headers = self.server.upstream.headers()
         if prompt.request_id:
             headers["x-request-id"] = headers["x-client-request-id"] = prompt.request_id
         return headers

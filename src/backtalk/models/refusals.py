@@ -1,23 +1,33 @@
 """What a model server's error answer means to our client. No message of ours ever holds a key."""
 
 import re
+from hashlib import sha256
 from typing import Any
 
 import msgspec
 
+from backtalk.core.clock import monotonic
 from backtalk.core.errors import BacktalkError, FormatRefused, InvalidRequest, ModelNotFound, RateLimited, UpstreamError
+from backtalk.domain.model import Prompt
 from backtalk.http.egress import Reply
 from backtalk.models.base import Upstream
 from backtalk.models.retry import may_pass, retry_after
 
-_TOO_LONG = re.compile(
-    r"context[ _-]?(length|window|size)|maximum context|too many (input )?tokens|(prompt|input) is too long"
+TOO_LONG = re.compile(
+    r"context[ _-]?(length|window|size|limit)|maximum context|too many (input )?tokens|(prompt|input) is too long"
     r"|exceeds? the (available|maximum) (context|number of tokens)",
     re.IGNORECASE,
 )
 _FORMAT = re.compile(
-    r"response[ _-]?(format|schema)|json[ _-]?(schema|object|mode)|structured[ _-]?output|guided|grammar", re.IGNORECASE
+    r"response[ _-]?(format|schema)|text\.format|json[ _-]?(schema|object|mode)|structured[ _-]?output|guided|grammar",
+    re.IGNORECASE,
 )
+_UNKNOWN = re.compile(
+    r"not? (be )?(support|available|allow|permit|implement|enabl|recogni)|unsupported|unknown|unrecogni|unexpected|does not (take|accept)",
+    re.IGNORECASE,
+)
+_REMEMBERED = 600.0
+_MOST_REMEMBERED = 1000
 _BAD_SCHEMA = re.compile(r"invalid (json )?schema", re.IGNORECASE)  # the client's to mend: the format itself is known
 
 
@@ -61,7 +71,7 @@ def _about_format(problem: Problem) -> bool:
 
 
 def _too_long(problem: Problem) -> bool:
-    return problem.code == "context_length_exceeded" or bool(_TOO_LONG.search(problem.message))
+    return problem.code == "context_length_exceeded" or bool(TOO_LONG.search(problem.message))
 
 
 def _invalid(problem: Problem, where: str) -> InvalidRequest:
@@ -73,8 +83,9 @@ def _invalid(problem: Problem, where: str) -> InvalidRequest:
 def _limited(problem: Problem, where: str, after: float | None) -> RateLimited:
     said = problem.message or "it gave no reason"
     error = RateLimited(f"{where} limits the rate of requests: {said}", retry_after=1.0 if after is None else after)
-    if problem.code == "insufficient_quota":
+    if problem.code == "insufficient_quota":  # waiting does not help
         error.code = problem.code
+        error.headers = {"x-should-retry": "false"}
     return error
 
 
@@ -102,3 +113,32 @@ def _read(body: Any) -> Problem:
 
 def _string(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+class FormatRefusals:
+    """Formats that models have said not to know, with the server's words: asking them again is left out for a while.
+
+    Remembered to the letter, and with whether there were tools: some servers take one or the other.
+    """
+
+    def __init__(self) -> None:
+        self._said: dict[bytes, tuple[str, float]] = {}
+
+    def check(self, prompt: Prompt) -> None:
+        """Raises FormatRefused if asking again is of no use."""
+        if not (self._said and prompt.text_format):
+            return
+        said, until = self._said.get(self._key(prompt), ("", 0.0))
+        if monotonic() < until:
+            raise FormatRefused(said, param="text.format")
+
+    def note(self, prompt: Prompt, error: BacktalkError) -> None:
+        """Remembers a refusal that is no matter of this one prompt."""
+        if isinstance(error, FormatRefused) and _UNKNOWN.search(error.message):
+            if len(self._said) >= _MOST_REMEMBERED:
+                self._said.clear()
+            self._said[self._key(prompt)] = (error.message[:500], monotonic() + _REMEMBERED)
+
+    @staticmethod
+    def _key(prompt: Prompt) -> bytes:
+        return sha256(msgspec.json.encode([prompt.model, prompt.text_format, bool(prompt.tools)])).digest()

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -12,11 +12,17 @@ from backtalk.core.errors import ModelNotFound, UpstreamError
 from backtalk.domain.model import Model, ModelCard
 from backtalk.http.egress import Egress
 from backtalk.models.base import Upstream
+from backtalk.models.chain import Chain, Link
+from backtalk.models.health import Report
 from backtalk.models.listing import Listing, is_chat_model
 
 log = logging.getLogger("backtalk.models")
 
-ADAPTERS = {"openai": "backtalk.models.openai_chat:OpenAIChat"}
+ADAPTERS = {
+    "openai": "backtalk.models.openai_chat:OpenAIChat",
+    "openai-responses": "backtalk.models.openai_responses:OpenAIResponses",
+    "anthropic": "backtalk.models.anthropic:Anthropic",
+}
 """How model servers are spoken to: import strings, loaded on first use, called with the upstream and the egress."""
 BUILT_IN = "backtalk/extractive"
 ENTRY_POINTS = "backtalk.models"
@@ -29,14 +35,22 @@ class Models:
 
     `models` are instances, classes or import strings (`module:attribute`) of what has a `stream(prompt)`; entry points
     of the group `backtalk.models` join them. A model's id is its attribute `id`, else `name`, else its class's name in
-    lower case. `default` is the id that is used when a request names none; without one it is the first of `models`.
+    lower case. `default` are the ids that are used, one after the other, when a request names none; without any it is the
+    first of `models`. `aliases` are names for other ids; one for several is a chain: the next is asked when the one before
+    it cannot answer.
     """
 
     def __init__(
-        self, egress: Egress, upstreams: Sequence[Upstream] = (), models: Sequence[Any] = (), default: str | None = None
+        self,
+        egress: Egress,
+        upstreams: Sequence[Upstream] = (),
+        models: Sequence[Any] = (),
+        default: Sequence[str] = (),
+        aliases: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self._egress = egress
-        self._default = default
+        self._default = list(default)
+        self._aliases = dict(aliases or {})
         self._upstreams = {upstream.name: upstream for upstream in upstreams}
         self._adapters: dict[str, Model] = {}
         self._listings: dict[str, Listing] = {}
@@ -66,13 +80,27 @@ class Models:
         An id is an own model's, or `upstream/name`, or a name that an upstream lists, or anything that the first
         upstream may know. Raises ModelNotFound.
         """
-        wanted = model_id or self._default or await self._first()
+        if model_id in self._aliases:
+            return await self._resolve_chain(model_id, self._aliases[model_id])
+        if not model_id and len(self._default) > 1:
+            return await self._resolve_chain(self._default[0], self._default)
+        wanted = model_id or (self._default[0] if self._default else await self._first())
+        if wanted in self._aliases:
+            return await self.resolve(wanted)
+        return await self._resolve_one(wanted)
+
+    async def _resolve_chain(self, name: str, ids: Sequence[str]) -> tuple[Model, str, str]:
+        """The models behind an alias as one; an alias among them stands for its own first."""
+        links = [Link(one, *(await self._resolve_one(self._aliases.get(one, [one])[0]))[:2]) for one in ids]
+        return Chain(links), name, name
+
+    async def _resolve_one(self, wanted: str) -> tuple[Model, str, str]:
         own = self._own_model(wanted)
         if own is not None:
             return own, wanted, wanted
         found = await self.find_upstream(wanted)
         if found is None:
-            raise ModelNotFound(wanted, ", ".join(dict.fromkeys([*self._own, BUILT_IN])))
+            raise ModelNotFound(wanted, ", ".join(dict.fromkeys([*self._aliases, *self._own, BUILT_IN])))
         upstream, name = found
         return self._adapter(upstream), name, wanted
 
@@ -89,12 +117,22 @@ class Models:
         """Every model that can be called. An upstream that does not answer is left out."""
         listed = await asyncio.gather(*map(self._names, self.upstreams))
         theirs = [
-            ModelCard(f"{upstream.name}/{name}", owned_by=upstream.name, created=created)
+            ModelCard(f"{upstream.name}/{name}", owned_by=upstream.name, created=created, state=self._state(upstream))
             for upstream, names in zip(self.upstreams, listed, strict=True)
             for name, created in names.items()
         ]
+        named = [ModelCard(name, owned_by="backtalk", stands_for=tuple(ids)) for name, ids in self._aliases.items()]
         mine = [ModelCard(name, owned_by="user") for name in self._own if name != BUILT_IN]
-        return [*mine, *theirs, ModelCard(BUILT_IN, owned_by="backtalk")]
+        return [*named, *mine, *theirs, ModelCard(BUILT_IN, owned_by="backtalk")]
+
+    def health(self, upstream: Upstream) -> Report | None:
+        """How a server fares; None for one that was not called yet."""
+        server = getattr(self._adapters.get(upstream.name), "server", None)
+        return server.health.report() if server else None
+
+    def _state(self, upstream: Upstream) -> str:
+        report = self.health(upstream)
+        return report.state if report else "unknown"
 
     def _own_model(self, model_id: str) -> Model | None:
         if model_id == BUILT_IN and model_id not in self._own:

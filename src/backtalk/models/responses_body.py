@@ -1,14 +1,13 @@
 """A prompt as the body of a Responses request: the items nearly as they are, without what only we know of them."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from backtalk.core.errors import InvalidRequest
 from backtalk.domain.items import Item, Part
 from backtalk.domain.model import Prompt, Tool
-from backtalk.models.chat_body import _PASSAGES, _UNANSWERED, Source
-from backtalk.models.chat_parts import plain, written
+from backtalk.models.chat_parts import UNANSWERED, is_part, plain, written
+from backtalk.models.passages import Source, told
 
 _SETTINGS = {
     "instructions": "instructions",
@@ -38,18 +37,13 @@ def responses_body(prompt: Prompt, *, mark: str, openai: bool = False) -> tuple[
         entries.add(item)
     body: dict[str, Any] = {"model": prompt.model, "input": entries.finish(), "stream": True, "store": False}
     body.update((name, value) for name, field in _SETTINGS.items() if (value := getattr(prompt, field)) is not None)
-    body.update(_tools(prompt))
+    body.update(_tools(prompt, openai))
     if prompt.max_output_tokens is not None:
         body["max_output_tokens"] = max(prompt.max_output_tokens, _LEAST) if openai else prompt.max_output_tokens
     if prompt.logprobs:
         body["top_logprobs"] = prompt.logprobs
-    for name, value in (
-        ("text", _text(prompt)),
-        ("reasoning", _reasoning(prompt)),
-        ("include", _include(prompt, openai)),
-    ):
-        if value:
-            body[name] = value
+    parts = {"text": _text(prompt), "reasoning": _reasoning(prompt), "include": _include(prompt, openai)}
+    body.update((name, value) for name, value in parts.items() if value)
     return body, entries.sources
 
 
@@ -74,7 +68,7 @@ class _Input:
             case "custom_tool_call":
                 self._call(item["call_id"], item["name"], written({"input": item.get("input") or ""}))
             case "function_call_output" | "custom_tool_call_output":
-                self._output(item["call_id"], _output(item.get("output")))
+                self._output(item.get("call_id") or "", _output(item.get("output")))
             case "file_search_call":
                 self._file_search(item)
             case _:  # tools of somebody's server, which this one may not know
@@ -83,7 +77,7 @@ class _Input:
     def finish(self) -> list[Item]:
         """All items. A call that nobody answered is answered right behind it."""
         for call_id, at in reversed(self._open.items()):
-            self._items.insert(at + 1, _answer(call_id, _UNANSWERED))
+            self._items.insert(at + 1, _answer(call_id, UNANSWERED))
         return self._items
 
     def _message(self, item: Item) -> None:
@@ -122,14 +116,7 @@ class _Input:
         results = item.get("results")
         if results is not None:
             self._call(item["id"], "file_search", written({"queries": item.get("queries") or []}))
-            self._output(item["id"], "\n\n".join(self._passages(results)))
-
-    def _passages(self, results: list[dict[str, Any]]) -> Iterator[str]:
-        yield _PASSAGES if results else "Nothing was found."
-        for result in results:
-            file_id, filename, text = (str(result.get(key) or "") for key in ("file_id", "filename", "text"))
-            self.sources.append(Source(file_id, filename))
-            yield f"[{len(self.sources)}] from {filename}:\n{text}"
+            self._output(item["id"], told(results, self.sources))
 
 
 def _answer(call_id: str, output: str | list[Part]) -> Item:
@@ -159,14 +146,9 @@ def _content(content: Any) -> str | list[Part]:
 
 def _output(output: Any) -> str | list[Part]:
     """What a tool returned: text or parts; whatever else as JSON."""
-    if output and isinstance(output, list) and all(isinstance(part, dict) and _is_part(part) for part in output):
+    if output and isinstance(output, list) and all(map(is_part, output)):
         return [_part(part) for part in output]
     return written(output)
-
-
-def _is_part(part: Part) -> bool:
-    kind = str(part.get("type"))
-    return kind.startswith("input_") or kind in ("output_text", "text")
 
 
 def _part(part: Part) -> Part:
@@ -184,16 +166,24 @@ def _part(part: Part) -> Part:
     return {"type": "input_text", "text": part["text"]}
 
 
-def _tools(prompt: Prompt) -> dict[str, Any]:
+def _tools(prompt: Prompt, openai: bool) -> dict[str, Any]:
     if not prompt.tools:
         return {}
     body: dict[str, Any] = {"tools": [_tool(tool) for tool in prompt.tools]}
-    named = prompt.tool_choice not in ("auto", "none", "required")
-    if prompt.tool_choice != "auto":
-        body["tool_choice"] = {"type": "function", "name": prompt.tool_choice} if named else prompt.tool_choice
+    choice: Any = prompt.tool_choice
+    if choice not in ("auto", "none", "required"):
+        choice = _named(choice)
+    elif openai and prompt.allowed_tools is not None and choice != "none":
+        choice = {"type": "allowed_tools", "mode": choice, "tools": list(map(_named, prompt.allowed_tools))}
+    if choice != "auto":
+        body["tool_choice"] = choice
     if not prompt.parallel_tool_calls:
         body["parallel_tool_calls"] = False
     return body
+
+
+def _named(name: str) -> dict[str, Any]:
+    return {"type": "function", "name": name}
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from backtalk.domain.model import (
     ToolCallDelta,
     Usage,
 )
-from backtalk.models.chat_body import Source
-from backtalk.models.chat_chunks import _Marks, _scores
+from backtalk.models.chat_chunks import scores
+from backtalk.models.passages import Marks, Source
 
 _Kind: TypeAlias = type[TextDelta | RefusalDelta | ReasoningDelta | SummaryDelta | SealedReasoning]
 _NOTHING = msgspec.Raw(b"null")
@@ -114,7 +114,7 @@ class ResponsesDeltas:
         self.failure: BacktalkError | None = None
         self._server = server
         self._mark = mark
-        self._marks = _Marks(sources) if sources else None
+        self._marks = Marks(sources) if sources else None
         self._finish = Finish()
         self._said: set[tuple[Any, ...]] = set()  # kind and index of pieces; kind, index and part of wholes
         self._summaries: dict[tuple[int | None, int], int] = {}
@@ -159,7 +159,7 @@ class ResponsesDeltas:
             self._piece(kind, event, out)
         elif name == "response.function_call_arguments.delta":
             self._argue(self._call_of(event), event.delta, out)
-        elif name == "error" or event.error:
+        elif name == "error" or (name is None and event.error):
             raise self._failed(event.error or {"message": event.message, "code": event.code})
         elif name in _WHOLES:
             self._whole(_WHOLES[name], event, out)
@@ -202,8 +202,8 @@ class ResponsesDeltas:
 
     def _say(self, kind: _Kind, text: str, place: tuple[int | None, int], logprobs: Any, out: list[Delta]) -> None:
         if kind is TextDelta:
-            scores = _scores({"content": logprobs}) if logprobs else ()
-            out.append(ScoredTextDelta(text, scores) if scores else TextDelta(text))
+            scored = scores({"content": logprobs}) if logprobs else ()
+            out.append(ScoredTextDelta(text, scored) if scored else TextDelta(text))
             if self._marks:
                 out.extend(self._marks.citations(text))
         elif kind is SummaryDelta:  # numbered through: the first part of a second item is a new one, too

@@ -3,9 +3,10 @@
 import asyncio
 import tempfile
 from collections import OrderedDict
+from hashlib import sha256
 from pathlib import Path
 
-from backtalk.core.errors import InvalidRequest, TooLarge
+from backtalk.core.errors import InvalidRequest, NotFound, TooLarge
 from backtalk.domain.caller import Caller
 from backtalk.domain.turn import Attachment
 from backtalk.files.service import Files, clean_filename
@@ -15,7 +16,8 @@ from backtalk.retrieval.parse import Parser
 MAX_BYTES = 32 * 2**20
 """Of a file that goes into a prompt."""
 _REMEMBERED = 4 * 2**20
-"""Characters of texts that are kept: a file stays in a talk for many turns."""
+_FILES = 256
+"""Characters of texts that are kept, and of how many files: one stays in a talk for many turns."""
 
 
 class StoredAttachments:
@@ -24,7 +26,7 @@ class StoredAttachments:
     def __init__(self, files: Files, parser: Parser) -> None:
         self._files = files
         self._parser = parser
-        self._texts: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._texts: OrderedDict[tuple[str, bytes], str] = OrderedDict()
 
     async def open(self, caller: Caller, file_id: str) -> Attachment:
         record = await self._files.get(caller.project, file_id)
@@ -34,16 +36,18 @@ class StoredAttachments:
                 "put it into a vector store and use file_search."
             )
         path = self._files.path(caller.project, file_id)
-        return Attachment(record.filename, await asyncio.to_thread(path.read_bytes), file_id)
+        try:
+            return Attachment(record.filename, await asyncio.to_thread(path.read_bytes), file_id)
+        except FileNotFoundError:  # it was deleted in this moment
+            raise NotFound(f"No such File object: {file_id}", param="id") from None
 
     async def text(self, caller: Caller, attachment: Attachment) -> str:
-        key = (caller.project, attachment.file_id or "")
+        key = (attachment.filename, await asyncio.to_thread(_digest, attachment.data))
         if key in self._texts:
             self._texts.move_to_end(key)
             return self._texts[key]
         text = await self._read(attachment)
-        if attachment.file_id:
-            self._remember(key, text)
+        self._remember(key, text)
         return text
 
     async def _read(self, attachment: Attachment) -> str:
@@ -56,7 +60,11 @@ class StoredAttachments:
             except Unreadable as error:
                 raise InvalidRequest(f"The file '{name}' cannot be read: {error}", code="invalid_value") from None
 
-    def _remember(self, key: tuple[str, str], text: str) -> None:
+    def _remember(self, key: tuple[str, bytes], text: str) -> None:
         self._texts[key] = text
-        while sum(map(len, self._texts.values())) > _REMEMBERED:
+        while sum(map(len, self._texts.values())) > _REMEMBERED or len(self._texts) > _FILES:
             self._texts.popitem(last=False)
+
+
+def _digest(data: bytes) -> bytes:
+    return sha256(data).digest()

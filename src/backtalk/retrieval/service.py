@@ -244,8 +244,18 @@ class Retrieval:
         known = [(rows[hit.id], hit.score) for hit in hits if hit.id in rows and rows[hit.id].store_id in store_ids]
         return [_passage(row, score) for row, score in known]
 
-    async def check_stores(self, caller: Caller, store_ids: Sequence[str]) -> None:
-        """Raises NotFound for a store that is not there, InvalidRequest for one that has expired."""
+    async def check_search(
+        self,
+        caller: Caller,
+        store_ids: Sequence[str],
+        *,
+        filters: dict[str, Any] | None = None,
+        ranking: dict[str, Any] | None = None,
+    ) -> None:
+        """Raises what `search` would raise of these."""
+        _ranking(ranking or {})
+        if filters is not None:
+            predicate(filters)
         for store_id in dict.fromkeys(store_ids):
             await self._living(caller, store_id)
 

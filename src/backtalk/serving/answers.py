@@ -1,8 +1,8 @@
-"""What `/v1/models` and `/v1/embeddings` answer, for `/openapi.json`."""
+"""What the model list, embeddings, reranking and moderations answer, for `/openapi.json`."""
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 
 class ModelObject(Struct):
@@ -38,4 +38,44 @@ class EmbeddingList(Struct):
     usage: dict[str, int]
 
 
-ANSWERS = (ModelList, EmbeddingList)
+class RankedText(Struct):
+    """A document as it was given."""
+
+    text: str
+
+
+class RankedDocument(Struct):
+    """A document's place in `documents`, and how well it answers, 0..1."""
+
+    index: int
+    relevance_score: float
+    document: RankedText | UnsetType = UNSET
+
+
+class Ranking(Struct):
+    """The documents that answer best, the best first."""
+
+    id: str
+    model: str
+    results: list[RankedDocument]
+    usage: dict[str, int]
+
+
+class Moderation(Struct):
+    """What one input was taken for: by category whether it is flagged, and how sure the model is, 0..1."""
+
+    flagged: bool
+    categories: dict[str, bool | None]
+    category_scores: dict[str, float]
+    category_applied_input_types: dict[str, list[str]] | UnsetType = UNSET
+
+
+class ModerationResults(Struct):
+    """A judgement of each input, in their order."""
+
+    id: str
+    model: str
+    results: list[Moderation]
+
+
+ANSWERS = (ModelList, EmbeddingList, Ranking, ModerationResults)

@@ -1,8 +1,10 @@
-"""`/v1/models` and `/v1/embeddings`."""
+"""`/v1/models`, `/v1/embeddings`, `/v1/rerank` and `/v1/moderations`."""
 
+import asyncio
+from collections.abc import Coroutine
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Request
 from starlette.responses import Response
 
 from backtalk.domain.caller import Caller
@@ -11,18 +13,21 @@ from backtalk.http.caller import caller
 from backtalk.http.egress import Egress
 from backtalk.http.openapi import answers
 from backtalk.http.route import JSON, router
+from backtalk.http.sse import is_left
 from backtalk.models.registry import Models
 from backtalk.search.base import Embedder
-from backtalk.serving.answers import EmbeddingList, ModelList, ModelObject
+from backtalk.serving.answers import EmbeddingList, ModelList, ModelObject, ModerationResults, Ranking
 from backtalk.serving.service import Serving
-from backtalk.serving.wire import EmbeddingsBody
+from backtalk.serving.wire import EmbeddingsBody, ModerationsBody, RerankBody
 
 CallerOf = Annotated[Caller, Depends(caller)]
 ModelId = Annotated[str, Path(description="A model's id, such as `backtalk/static`.", examples=["backtalk/static"])]
+_NOBODY_WAITED = 499
+"""The status, as nginx writes it, of a request whose client has left. Only the log sees it."""
 
 
 def routes(models: Models, egress: Egress, embedder: Embedder) -> APIRouter:
-    """`embedder` makes the vectors of `/v1/embeddings` when its own name is asked for."""
+    """`embedder` makes the vectors of `/v1/embeddings` when its own name is asked for, and helps to rerank."""
     serving = Serving(models, egress, embedder)
     api = router(tags=["Models"])
 
@@ -52,14 +57,57 @@ def routes(models: Models, egress: Egress, embedder: Embedder) -> APIRouter:
         operation_id="createEmbeddings",
         summary="Create embeddings",
         response_model=None,
-        responses=answers(EmbeddingList, 404, 429, 502),
+        responses=answers(EmbeddingList, 404, 429, 502, 503),
     )
-    async def create_embeddings(body: EmbeddingsBody, caller: CallerOf) -> Response:
+    async def create_embeddings(body: EmbeddingsBody, request: Request, caller: CallerOf) -> Response:
         """Vectors of texts, whose angles tell how near their meanings are."""
-        return JSON(await serving.embed(body.model_dump(exclude_unset=True)))
+        return await _while_wanted(request, serving.embed(body.model_dump(exclude_unset=True)))
+
+    @api.post(
+        "/v1/rerank",
+        operation_id="createRerank",
+        summary="Rerank documents",
+        response_model=None,
+        responses=answers(Ranking, 404, 429, 502, 503),
+    )
+    async def create_rerank(body: RerankBody, request: Request, caller: CallerOf) -> Response:
+        """Puts documents in the order in which they answer a query.
+
+        A reranker of an upstream is asked when it is named. `backtalk/static` is no such model: it mixes the share of
+        the query's words that a document has, rare ones weighing more, with the nearness of their vectors. Without any
+        upstream it answers whatever model is named; `model` in the answer tells.
+        """
+        return await _while_wanted(request, serving.rerank(body.model_dump(exclude_unset=True)))
+
+    @api.post(
+        "/v1/moderations",
+        operation_id="createModeration",
+        summary="Classify texts and images",
+        response_model=None,
+        responses=answers(ModerationResults, 404, 429, 502, 503),
+    )
+    async def create_moderation(body: ModerationsBody, request: Request, caller: CallerOf) -> Response:
+        """Whether content may do harm, in the judgement of an upstream's model. None is built in: without one, 404."""
+        return await _while_wanted(request, serving.moderate(body.model_dump(exclude_unset=True)))
 
     return api
 
 
+async def _while_wanted(request: Request, work: Coroutine[Any, Any, Any]) -> Response:
+    """The answer; the work is dropped when its client leaves."""
+    task = asyncio.ensure_future(work)
+    try:
+        if await is_left(request.receive, task):
+            return Response(status_code=_NOBODY_WAITED)
+        return JSON(await task)
+    finally:
+        task.cancel()
+
+
 def _shown(card: ModelCard) -> dict[str, Any]:
-    return {"id": card.id, "object": "model", "created": card.created, "owned_by": card.owned_by}
+    """OpenAI's object; what we know besides is in a field of ours."""
+    shown: dict[str, Any] = {"id": card.id, "object": "model", "created": card.created, "owned_by": card.owned_by}
+    ours: dict[str, Any] = {"state": card.state, "stands_for": card.stands_for or None}
+    if told := {name: value for name, value in ours.items() if value is not None}:
+        shown["backtalk"] = told
+    return shown

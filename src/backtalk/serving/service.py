@@ -1,36 +1,33 @@
-"""Lists models and makes embeddings, with the embedder of the search or with an upstream's model."""
+"""Lists models, embeds and reranks with the embedder of the search, and hands on what is an upstream's to answer."""
 
 import asyncio
-import base64
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
-import msgspec
-
-from backtalk.core.errors import InvalidRequest, ModelNotFound, UpstreamError
+from backtalk.core.errors import InvalidRequest, ModelNotFound, NotFound
+from backtalk.core.ids import new_id
 from backtalk.domain.model import ModelCard
 from backtalk.http.egress import Egress
-from backtalk.models.base import Upstream
-from backtalk.models.refusals import refusal
 from backtalk.models.registry import Models
 from backtalk.search.base import Embedder
+from backtalk.serving import rerank
+from backtalk.serving.batches import Batches
+from backtalk.serving.embeddings import render, texts_of
+from backtalk.serving.relay import MODERATIONS, RERANK, Relay, moderator
 
-if TYPE_CHECKING:
-    import numpy as np
-
-Input: TypeAlias = str | list[str] | list[int] | list[list[int]]
 STATIC = "backtalk/static"
 """The model id of the search's own embedder. It answers to the embedder's own name too."""
-MOST_INPUTS = 2048
-_MOST_ANSWER = 256 * 2**20
+_FEW = 16
+"""Vectors that are written sooner than a thread would have begun."""
 
 
 class Serving:
-    """Models as `/v1/models` shows them, and embeddings."""
+    """Models as `/v1/models` shows them, and what is asked of them without a turn."""
 
     def __init__(self, models: Models, egress: Egress, embedder: Embedder) -> None:
         self._models = models
         self._embedder = embedder
-        self._egress = egress
+        self._batches = Batches(embedder)
+        self._relay = Relay(egress)
 
     async def cards(self) -> list[ModelCard]:
         """All models, the embedder's among them."""
@@ -45,18 +42,42 @@ class Serving:
         found = named[model_id]
         return ModelCard(model_id, found.owned_by, found.created)
 
-    async def embed(self, body: dict[str, Any]) -> bytes | dict[str, Any]:
+    async def embed(self, body: dict[str, Any]) -> bytes:
         """Answers the body of an embeddings request; an upstream's answer is handed on as it came."""
-        model = body["model"]
-        if model in (STATIC, self._embedder.name):
+        if self._is_ours(body["model"]):
             return await self._embed_here(body)
-        found = await self._models.find_upstream(model)
-        if found is None:
-            raise ModelNotFound(model, STATIC)
-        return await self._embed_there(*found, body)
+        return await self._ask("/embeddings", body)
 
-    async def _embed_here(self, body: dict[str, Any]) -> dict[str, Any]:
-        texts = _texts(body["input"])
+    async def rerank(self, body: dict[str, Any]) -> bytes | dict[str, Any]:
+        """Answers the body of a rerank request: here when no other model is named."""
+        if self._is_ours(body.get("model") or STATIC):
+            return await self._rerank_here(body)
+        return await self._ask(RERANK, body)
+
+    async def moderate(self, body: dict[str, Any]) -> bytes:
+        """Hands on the body of a moderations request. Raises NotFound when there is nobody to ask."""
+        if body.get("model"):
+            found = await self._models.find_upstream(body["model"])
+        else:
+            upstream = moderator(self._models.upstreams)
+            found = (upstream, "") if upstream else None
+        if found is None:
+            raise _no_moderator()
+        upstream, name = found
+        return await self._relay.post(upstream, MODERATIONS, name, body)
+
+    def _is_ours(self, model: str | None) -> bool:
+        return model in (STATIC, self._embedder.name)
+
+    async def _ask(self, path: str, body: dict[str, Any]) -> bytes:
+        found = await self._models.find_upstream(body["model"])
+        if found is None:
+            raise ModelNotFound(body["model"], STATIC)
+        upstream, name = found
+        return await self._relay.post(upstream, path, name, body)
+
+    async def _embed_here(self, body: dict[str, Any]) -> bytes:
+        texts = texts_of(body["input"])
         dimensions = body.get("dimensions") or self._embedder.dimension
         if dimensions > self._embedder.dimension:
             most = self._embedder.dimension
@@ -65,62 +86,31 @@ class Serving:
                 param="dimensions",
                 code="invalid_value",
             )
-        answer = await asyncio.to_thread(self._answer, texts, dimensions, body.get("encoding_format") or "float")
-        return answer | {"model": body["model"]}
+        embedded = await self._batches.embed(texts)
+        asked = (body["model"], embedded, dimensions, body.get("encoding_format") or "float")
+        return render(*asked) if len(texts) <= _FEW else await asyncio.to_thread(render, *asked)
 
-    def _answer(self, texts: list[str], dimensions: int, encoding: str) -> dict[str, Any]:
-        vectors = _shortened(self._embedder.embed(texts), dimensions)
-        tokens = sum(self._embedder.count_tokens(texts))
-        encode = _base64 if encoding == "base64" else _floats
-        data = [
-            {"object": "embedding", "index": place, "embedding": encode(vector)} for place, vector in enumerate(vectors)
-        ]
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return {"object": "list", "data": data, "usage": usage}
-
-    async def _embed_there(self, upstream: Upstream, name: str, body: dict[str, Any]) -> bytes:
-        headers = {"content-type": "application/json", **upstream.headers()}
-        data = msgspec.json.encode(body | {"model": name})
-        async with self._egress.request("POST", upstream.endpoint("/embeddings"), headers=headers, body=data) as reply:
-            if reply.status != 200:
-                raise await refusal(reply, upstream, body["model"])
-            if reply.content_type != "application/json":
-                raise UpstreamError(
-                    f"The model server '{upstream.name}' sent no embeddings.", reason="upstream_protocol_error"
-                )
-            return await reply.body(_MOST_ANSWER)
+    async def _rerank_here(self, body: dict[str, Any]) -> dict[str, Any]:
+        query, documents = body["query"], rerank.texts_of(body["documents"])
+        embedded = await self._batches.embed([text[: rerank.LONGEST] for text in (query, *documents)])
+        scores = await asyncio.to_thread(rerank.scores, query, documents, embedded.vectors)
+        shown = documents if body.get("return_documents") else None
+        return {
+            "id": new_id("rerank"),
+            "model": body["model"] if self._is_ours(body.get("model")) else STATIC,
+            "results": [
+                {"index": place, "relevance_score": scores[place]}
+                | ({"document": {"text": shown[place]}} if shown else {})
+                for place in rerank.ranked(scores, body.get("top_n"))
+            ],
+            "usage": {"total_tokens": embedded.tokens},
+        }
 
 
-def _texts(given: Input) -> list[str]:
-    """The texts to embed. Token ids belong to a tokenizer that is not ours."""
-    texts = [given] if isinstance(given, str) else given
-    if not texts:
-        raise InvalidRequest("'input' must not be an empty list.", param="input", code="invalid_value")
-    if len(texts) > MOST_INPUTS:
-        raise InvalidRequest(f"At most {MOST_INPUTS} inputs at once.", param="input", code="invalid_value")
-    strings = [text for text in texts if isinstance(text, str)]
-    if len(strings) < len(texts):
-        raise InvalidRequest(
-            "Token ids are of another model's tokenizer. Send text: in LangChain, "
-            "OpenAIEmbeddings(check_embedding_ctx_length=False).",
-            param="input",
-            code="invalid_type",
-        )
-    return strings
-
-
-def _shortened(vectors: "np.ndarray[Any, Any]", dimensions: int) -> "np.ndarray[Any, Any]":
-    import numpy as np  # noqa: PLC0415  # lazy: 0.1 s that an app without embeddings never pays
-
-    cut = np.asarray(vectors, dtype="<f4")[:, :dimensions]
-    lengths = np.linalg.norm(cut, axis=1, keepdims=True)
-    return cut / np.where(lengths > 0, lengths, 1)
-
-
-def _base64(vector: "np.ndarray[Any, Any]") -> str:
-    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
-
-
-def _floats(vector: "np.ndarray[Any, Any]") -> list[float]:
-    floats: list[float] = vector.tolist()
-    return floats
+def _no_moderator() -> NotFound:
+    return NotFound(
+        "There is no moderation model here. Connect a server that has one: OPENAI_API_KEY, or BACKTALK_UPSTREAM with "
+        "BACKTALK_UPSTREAM_KEY, for whoever runs this server to set.",
+        param="model",
+        code="model_not_found",
+    )

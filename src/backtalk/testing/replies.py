@@ -101,15 +101,16 @@ def _since_user(items: list[Item]) -> list[Item]:
 
 
 def _calls(prompt: Prompt, asked: str, fresh: list[Item]) -> list[Call]:
-    if not prompt.tools or prompt.tool_choice == "none":
+    tools = [tool for tool in prompt.tools if prompt.allowed_tools is None or tool.name in prompt.allowed_tools]
+    if not tools or prompt.tool_choice == "none":
         return []
     if prompt.tool_choice in ("auto", "required"):
         answered = any(item.get("type") in (*_OUTPUTS, "file_search_call", "mcp_call") for item in fresh)
-        tool = None if answered and prompt.tool_choice == "auto" else _fitting(prompt.tools, asked, fresh)
+        tool = None if answered and prompt.tool_choice == "auto" else _fitting(tools, asked, fresh)
         if tool is None and prompt.tool_choice == "required" and not _served(fresh):
-            tool = prompt.tools[0]
+            tool = tools[0]
     else:
-        tool = next((tool for tool in prompt.tools if tool.name == prompt.tool_choice), None)
+        tool = next((tool for tool in tools if tool.name == prompt.tool_choice), None)
         tool = None if tool and tool.name == "file_search" and _searched(fresh) else tool
     return list(_calls_of(tool, asked)) if tool else []
 

@@ -143,7 +143,7 @@ _KINDS = {
     "message": _Kind(empty={"content": ([],)}, same=("id", "type", "role"), lists=("content",)),
     "reasoning": _Kind(empty={"summary": ([],), "content": ([], None)}, lists=("summary", "content"), status=False),
     "function_call": _Kind(
-        {"": ("delta",), **_WRITING, "done": (_END,)},
+        {"": ("delta", "done"), **_WRITING, "done": (_END,)},
         "function_call_arguments",
         "arguments",
         {"arguments": ("",)},
@@ -340,6 +340,8 @@ class _Item:
         status = item.get("status")
         if self.kind.status or status is not None:
             _must(status in self.kind.ended, f"a done item's status is one of {', '.join(self.kind.ended)}")
+        if self.type == "function_call" and status == "completed":
+            _must(item.get("arguments") != "", "a completed function_call has arguments, {} at the least")
         self._finish_steps(item)
         self._finish_text(item)
         for listed in self.kind.lists:
@@ -474,7 +476,7 @@ def _check_output(state: _State, output: Any) -> None:
 
 def _error(state: _State, event: _Object) -> None:
     _must("message" in event or "error" in event, "an error event tells its message")
-    for error in [event] * ("message" in event) + [event["error"]] * ("error" in event):
+    for error in [event] * ("message" in event) + [event.get("error")] * ("error" in event):
         _check_error(error, "an error")
     state.error = True
 

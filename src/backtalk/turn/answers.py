@@ -146,6 +146,49 @@ class TextCompletion(Struct):
     usage: ChatUsage
 
 
+class MessageUsage(Struct):
+    """Tokens. What came from a cache or went into one is not among the `input_tokens`."""
+
+    input_tokens: int
+    cache_creation_input_tokens: int
+    cache_read_input_tokens: int
+    output_tokens: int
+
+
+class MessageObject(Struct):
+    """A message. Its blocks are of type `text`, `tool_use`, `thinking` or `redacted_thinking`."""
+
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[dict[str, Any]]
+    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"]
+    stop_sequence: str | None
+    usage: MessageUsage
+
+
+class MessageTokens(Struct):
+    """The tokens that a prompt would have."""
+
+    input_tokens: int
+
+
+class MessagesProblem(Struct):
+    """`message` begins with the place that is wrong, as in `messages.0.content.1.type`."""
+
+    type: str
+    message: str
+
+
+class MessagesError(Struct):
+    """An error, in Anthropic's shape."""
+
+    type: Literal["error"]
+    error: MessagesProblem
+    request_id: str | None
+
+
 ANSWERS = (
     ResponseObject,
     InputTokens,
@@ -155,6 +198,9 @@ ANSWERS = (
     ChatCompletionList,
     ChatMessageList,
     TextCompletion,
+    MessageObject,
+    MessageTokens,
+    MessagesError,
 )
 
 RESPONSE_STREAM = """\
@@ -179,5 +225,26 @@ data: {"id":"chatcmpl-…","object":"chat.completion.chunk","choices":[{"index":
 data: {"id":"chatcmpl-…","object":"chat.completion.chunk","choices":[{"index":0,"delta":{},"finish_reason":"stop"}],…}
 
 data: [DONE]
+
+"""
+
+MESSAGE_STREAM = """\
+event: message_start
+data: {"type":"message_start","message":{"id":"msg_…","role":"assistant","content":[],"usage":{"input_tokens":9,…},…}}
+
+event: content_block_start
+data: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":"","citations":null}}
+
+event: content_block_delta
+data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hello"}}
+
+event: content_block_stop
+data: {"type":"content_block_stop","index":0}
+
+event: message_delta
+data: {"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":1,…}}
+
+event: message_stop
+data: {"type":"message_stop"}
 
 """

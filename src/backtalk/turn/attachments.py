@@ -10,17 +10,24 @@ from backtalk.domain.caller import Caller
 from backtalk.domain.items import Item, Part
 from backtalk.domain.turn import Attachment, Attachments
 
-_IMAGES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"RIFF": "webp"}
+MOST_BYTES = 50 * 2**20
+"""Of all files of a prompt together."""
+_IMAGES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif"}
+_WITH_FILES = ("message", "function_call_output", "custom_tool_call_output")
+"""Items whose parts were checked when they came in."""
 _GONE = "[The file that was here is no longer available.]"
 
 
 class Loader:
-    """Loads what one caller's items name, for a model that takes files as they are or wants their text."""
+    """Loads what one caller's items name, for a model that takes files as they are or wants their text. For one prompt."""
 
-    def __init__(self, attachments: Attachments, caller: Caller, *, files: bool) -> None:
+    def __init__(self, attachments: Attachments, caller: Caller, *, files: bool, wire: str = "responses") -> None:
         self._attachments = attachments
         self._caller = caller
         self._files = files
+        self._within = "file." if wire == "chat" else ""
+        self._parts: dict[tuple[str, str], Part] = {}
+        self._room = MOST_BYTES
 
     async def load(self, items: Sequence[Item], places: Mapping[str, str]) -> list[Item]:
         """The items with their files loaded. `places` are the parameters of those that the request itself brings: what
@@ -36,15 +43,24 @@ class Loader:
         return {**item, field: parts}
 
     async def _part(self, part: Part, param: str | None) -> Part:
+        key = (part["type"], part.get("file_id") or part.get("file_data") or "")
         try:
-            attachment = await self._attachment(part)
-            if part["type"] == "input_image":
-                return {**part, "image_url": _image_url(attachment)}
-            return await self._file(attachment)
+            if key not in self._parts:
+                self._parts[key] = await self._load(part)
         except (InvalidRequest, NotFound, TooLarge) as error:
             if param is None:
                 return {"type": "input_text", "text": _GONE}
-            raise _about(error, part, param) from None
+            raise self._about(error, part, param) from None
+        return {**part, **self._parts[key]} if part["type"] == "input_image" else self._parts[key]
+
+    async def _load(self, part: Part) -> Part:
+        attachment = await self._attachment(part)
+        self._room -= len(attachment.data)
+        if self._room < 0:
+            raise TooLarge(f"The files of this prompt are larger than {MOST_BYTES:,} bytes together.")
+        if part["type"] == "input_image":
+            return {"image_url": _image_url(attachment)}
+        return await self._file(attachment)
 
     async def _attachment(self, part: Part) -> Attachment:
         if part.get("file_id"):
@@ -65,9 +81,15 @@ class Loader:
         text = await self._attachments.text(self._caller, attachment)
         return {"type": "input_text", "text": f"<file name={attachment.filename!r}>\n{text}\n</file>"}
 
+    def _about(self, error: BacktalkError, part: Part, param: str) -> InvalidRequest:
+        """The error with the exact parameter. A file that is not there is a mistake of this request."""
+        within = self._within if part["type"] == "input_file" else ""
+        field = "file_id" if part.get("file_id") else "file_data"
+        return InvalidRequest(error.message, param=f"{param}.{within}{field}", code=error.code or "invalid_value")
+
 
 def _has_file(item: Item) -> bool:
-    parts: Any = item.get("content", item.get("output"))
+    parts: Any = item.get("content", item.get("output")) if item.get("type") in _WITH_FILES else None
     return isinstance(parts, list) and any(map(_is_file, parts))
 
 
@@ -80,15 +102,11 @@ def _is_file(part: Any) -> bool:
 
 def _image_url(attachment: Attachment) -> str:
     kind = next((kind for mark, kind in _IMAGES.items() if attachment.data.startswith(mark)), None)
+    if attachment.data[:4] == b"RIFF" and attachment.data[8:12] == b"WEBP":
+        kind = "webp"
     if kind is None:
         raise InvalidRequest(
             f"The file '{attachment.filename}' is not an image of a kind that models take (PNG, JPEG, GIF, WebP).",
             code="invalid_value",
         )
     return f"data:image/{kind};base64,{base64.b64encode(attachment.data).decode()}"
-
-
-def _about(error: BacktalkError, part: Part, param: str) -> InvalidRequest:
-    """The error with the exact parameter that it is about. A file that is not there is a mistake of this request."""
-    field = "file_id" if part.get("file_id") else "file_data"
-    return InvalidRequest(error.message, param=f"{param}.{field}", code=error.code or "invalid_value")

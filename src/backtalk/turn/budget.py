@@ -15,7 +15,9 @@ ITEM_OVERHEAD = 4
 IMAGE = 800
 """Roughly what an image costs."""
 _FILE_BYTES = 24
-"""Characters of base64 for a token of a file that the model reads itself: a guess, there is no better one."""
+_MOST_OF_A_FILE = 20_000
+"""A file that the model reads itself costs a token for each so many characters of base64, and no more than that: a guess.
+Whether it fits is its server's to say."""
 
 
 class Fitted(msgspec.Struct):
@@ -47,7 +49,7 @@ def fit(
     if total > limit:
         shorter = _drop_oldest(kept, limit - used) if truncate else None
         if shorter is None:
-            raise _too_long(total, limit)
+            raise _too_long(total, limit, truncate)
         kept = shorter
     used += sum(map(tokens_of, kept))
     taken, left = _take_pieces(pieces, limit - used)
@@ -64,7 +66,7 @@ def tokens_of(item: Item) -> int:
 
 def _cost_of_files(item: Item) -> int:
     parts: Any = item.get("content", item.get("output"))
-    if not isinstance(parts, list):
+    if not isinstance(parts, list) or item.get("type") not in ("message", *OUTPUTS):
         return 0
     return sum(_cost_of_part(part) for part in parts if isinstance(part, dict) and "text" not in part)
 
@@ -72,7 +74,7 @@ def _cost_of_files(item: Item) -> int:
 def _cost_of_part(part: dict[str, Any]) -> int:
     if part.get("type") == "input_image":
         return IMAGE
-    return len(part.get("file_data") or "") // _FILE_BYTES
+    return min(len(part.get("file_data") or "") // _FILE_BYTES, _MOST_OF_A_FILE)
 
 
 def _results_text(item: Item) -> str:
@@ -85,9 +87,10 @@ def _drop_oldest(items: list[Item], room: int) -> list[Item] | None:
     from its output. None where there is none."""
     last = max((i for i, item in enumerate(items) if is_user_message(item)), default=-1)
     costs = [tokens_of(item) for item in items]
+    whole = _whole_from(items)
     rest, pinned = sum(costs), 0
     for start, item in enumerate(items):
-        if (is_user_message(item) or start > last) and pinned + rest <= room and _is_whole(items[start:]):
+        if (is_user_message(item) or start > last) and pinned + rest <= room and whole[start]:
             return [old for i, old in enumerate(items[:start]) if i == last or _is_fixed(old)] + items[start:]
         rest -= costs[start]
         if start == last or _is_fixed(item):
@@ -95,10 +98,16 @@ def _drop_oldest(items: list[Item], room: int) -> list[Item] | None:
     return None
 
 
-def _is_whole(items: Sequence[Item]) -> bool:
-    """Whether no output stands without its call."""
-    calls = {item["call_id"] for item in items if item.get("type") in CLIENT_CALLS}
-    return all(item["call_id"] in calls for item in items if item.get("type") in OUTPUTS)
+def _whole_from(items: Sequence[Item]) -> list[bool]:
+    """For each item, whether no output stands without its call from there on."""
+    whole, waiting = [True] * len(items), set[str]()
+    for i in range(len(items) - 1, -1, -1):
+        if items[i].get("type") in OUTPUTS:
+            waiting.add(items[i]["call_id"])
+        elif items[i].get("type") in CLIENT_CALLS:
+            waiting.discard(items[i]["call_id"])
+        whole[i] = not waiting
+    return whole
 
 
 def _is_fixed(item: Item) -> bool:
@@ -117,10 +126,11 @@ def _take_pieces(pieces: Sequence[Piece], room: int) -> tuple[list[Piece], list[
     return taken, left
 
 
-def _too_long(tokens: int, limit: int) -> InvalidRequest:
+def _too_long(tokens: int, limit: int, truncate: bool) -> InvalidRequest:
+    advice = "Shorten the last message." if truncate else "Shorten the input, or set truncation to 'auto'."
     return InvalidRequest(
         f"This conversation is about {tokens:,} tokens long, more than the {limit:,} that fit into the model's context. "
-        "Shorten the input, or set truncation to 'auto'.",
+        f"{advice}",
         param="input",
         code="context_length_exceeded",
     )

@@ -140,7 +140,7 @@ def _head(body: CreateChatCompletion, tools: list[dict[str, Any]], choice: Any, 
     return head | ({} if body.user is None else {"user": body.user})
 
 
-def take_messages(value: Any) -> tuple[list[Item], list[str]]:
+def take_messages(value: Any) -> tuple[list[Item], list[str | None]]:
     """Chat messages as items, and the message of each: tool calls and their results become items of their own."""
     if not isinstance(value, list):
         raise InvalidRequest(
@@ -150,7 +150,7 @@ def take_messages(value: Any) -> tuple[list[Item], list[str]]:
         raise InvalidRequest("'messages' is empty: send at least one.", param="messages", code="invalid_value")
     check_count(len(value), "messages")
     items: list[Item] = []
-    places: list[str] = []
+    places: list[str | None] = []
     for i, message in enumerate(value):
         items += _message(message, f"messages[{i}]")
         places += [f"messages[{i}]"] * (len(items) - len(places))

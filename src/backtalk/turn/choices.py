@@ -9,6 +9,8 @@ from backtalk.domain.intake import take_function
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 SUMMARIES = ("auto", "concise", "detailed")
 VERBOSITIES = ("low", "medium", "high")
+CALLED = ("function", "custom", "namespace", "file_search")
+"""Kinds of tools that a model here can call; others are taken and not offered."""
 
 
 def take_choice(choice: Any, tools: list[dict[str, Any]]) -> Any:
@@ -18,8 +20,8 @@ def take_choice(choice: Any, tools: list[dict[str, Any]]) -> Any:
     if isinstance(choice, str):
         if choice not in ("none", "auto", "required"):
             raise refuse("tool_choice", "Invalid 'tool_choice': use 'none', 'auto', 'required' or an object.")
-        if choice == "required" and not tools:
-            raise refuse("tool_choice", "'tool_choice' is 'required', but no tools are given.")
+        if choice == "required" and not any(tool["type"] in CALLED for tool in tools):
+            raise refuse("tool_choice", "'tool_choice' is 'required', but no tool is given that can be called here.")
         return choice
     if not isinstance(choice, dict) or not isinstance(choice.get("type"), str):
         raise wrong_type("tool_choice", "a string, or an object with a type")
@@ -54,7 +56,7 @@ def _check_named(choice: dict[str, Any], tools: list[dict[str, Any]], param: str
         found = any(tool["type"] == kind for tool in tools)
     if not found:
         raise refuse(param, f"Tool choice '{_label(choice)}' not found in 'tools'.")
-    if kind not in ("function", "custom", "file_search"):
+    if kind not in CALLED:
         raise refuse(param, f"This server does not run '{kind[:80]}': it cannot be made to be called.")
 
 

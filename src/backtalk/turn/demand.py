@@ -1,6 +1,6 @@
 """What is demanded of a model's answer besides being one: a format, a call, words. It is looked at before it is shown."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from backtalk.core.errors import UpstreamError
 from backtalk.domain.items import Item, output_text
@@ -15,26 +15,30 @@ _SPEAK = "No tool can be called now. Answer in words."
 
 
 class Demand:
-    """Holds an answer back until it is known to be what was demanded.
+    """Looks at one answer, and holds it back until it is known to be what was demanded.
 
-    `form` is the format of its text, `call` whether a tool has to be called. A model that keeps to formats by itself
-    (`trusted`) is shown as it speaks, once its first character could be JSON; it is checked all the same.
+    `form` is the format of its text, `call` whether a tool has to be called, `allowed` the names of those that may be
+    (None: any): a call of another one is dropped. A model that keeps to formats by itself (`trusted`) is shown as it
+    speaks, once its first character could be JSON; it is checked all the same.
     """
 
-    def __init__(self, form: Format | None, *, call: bool, trusted: bool) -> None:
+    def __init__(self, form: Format | None, *, call: bool, allowed: Collection[str] | None, trusted: bool) -> None:
+        self.finish: Finish | None = None
         self._form = form
         self._call = call
+        self._allowed = allowed
         self._trusted = trusted
-        self.begin()
-
-    def begin(self) -> None:
-        """The model is asked (again)."""
         self._held: list[Delta] = []
         self._texts: list[str] = []
-        self._showing = self._form is None and not self._call
+        self._dropped: set[int] = set()
+        self._showing = form is None and not call
         self._started = False
-        self._spoken = False  # it called a tool or refused: there is nothing to judge
-        self.finish: Finish | None = None
+        self._refused = False
+
+    @property
+    def unseen(self) -> str:
+        """What it wrote and nobody was shown."""
+        return "".join(delta.text for delta in self._held if isinstance(delta, TextDelta))
 
     def feed(self, deltas: Sequence[Delta]) -> list[Delta]:
         """What of it may be shown now."""
@@ -47,26 +51,33 @@ class Demand:
                 shown += self._text(delta)
             elif isinstance(delta, CitationDelta) and not self._showing:
                 self._held.append(delta)
-            elif isinstance(delta, ToolCallDelta | RefusalDelta):
+            elif isinstance(delta, ToolCallDelta):
+                shown += self._tool_call(delta)
+            elif isinstance(delta, RefusalDelta):
+                self._refused = True
                 shown += [*self._let_go(), delta]
             else:
                 shown.append(delta)
         return shown
 
-    def judge(self, said: bool) -> tuple[list[Delta], str | None]:
-        """(what is still to be shown, what to remind the model of) at its end. `said`: something was shown or called.
+    def judge(self, *, called: bool, spoke: bool) -> tuple[list[Delta], str | None]:
+        """(what is still to be shown, what to remind the model of) at its end, knowing what was shown of it.
 
         Raises UpstreamError for an answer that was shown already and broke its format at the end.
         """
-        if self._spoken and said:
-            return [], None
         if self.finish and self.finish.reason in _CUT_SHORT:
-            return self._held, None
+            return self._release(), None
+        if called or self._refused:
+            return [], None
         if self._call:
-            return [], _CALL
-        if self._form is None or not self._texts:
-            return [], None if said or self._texts else _SPEAK
-        return self._judge_format(self._form, "".join(self._texts))
+            return [], f"{_CALL} These can be called: {', '.join(sorted(self._allowed))}." if self._allowed else _CALL
+        if self._form is not None and self._texts:
+            return self._judge_format(self._form, "".join(self._texts))
+        return [], None if spoke or self._texts else self._words()
+
+    def _words(self) -> str:
+        names = ", ".join(sorted(self._allowed or ()))
+        return f"That cannot be called now. Call one of these, or answer in words: {names}." if names else _SPEAK
 
     def repeated(self, reminder: str) -> list[Item]:
         """The talk of a try that failed, for the next one's prompt."""
@@ -75,13 +86,15 @@ class Demand:
         return [*answer, _message("user", reminder)]
 
     def _judge_format(self, form: Format, text: str) -> tuple[list[Delta], str | None]:
+        problem = form.problem(text)
+        if problem is None:
+            return self._release(), None
         if self._showing:
-            if problem := form.problem(text):
-                raise disobeyed(f"its answer is not what text.format demands: {problem}")
-            return [], None
+            raise disobeyed(f"its answer is not what text.format demands: {problem}")
         if found := form.find(text):
+            self._held = []
             return [TextDelta(found)], None
-        return [], f"Your answer cannot be used: {form.problem(text)}. {form.words}"
+        return [], f"Your answer cannot be used: {problem}. {form.words}"
 
     def _text(self, delta: TextDelta) -> list[Delta]:
         if self._showing:
@@ -92,9 +105,16 @@ class Demand:
         self._started = True
         return self._release() if self._trusted and first in self._form.starts else []
 
+    def _tool_call(self, delta: ToolCallDelta) -> list[Delta]:
+        if delta.index in self._dropped:
+            return []
+        if delta.name and self._allowed is not None and delta.name not in self._allowed:
+            self._dropped.add(delta.index)
+            return []
+        return [*self._let_go(), delta]
+
     def _let_go(self) -> list[Delta]:
-        """It called or refused. What it said before a call is shown, but for prose where JSON was asked for."""
-        self._spoken = True
+        """It calls or refuses. What it said before is shown, but for prose where JSON was asked for."""
         return self._release() if self._form is None else []
 
     def _release(self) -> list[Delta]:

@@ -8,12 +8,10 @@ import msgspec
 from backtalk.core.errors import FormatRefused
 from backtalk.core.ids import new_id
 from backtalk.core.text import estimate_tokens
-from backtalk.domain.compaction import Compaction, pack
-from backtalk.domain.items import Item
+from backtalk.domain.items import CLIENT_CALLS, Item
 from backtalk.domain.model import Finish, Prompt, Usage
 from backtalk.turn.budget import tokens_of
-from backtalk.turn.compaction import expand, split, summarise, summarise_somehow
-from backtalk.turn.context import receipt
+from backtalk.turn.compaction import Summarising, compact, divide, expand
 from backtalk.turn.demand import TRIES, Demand, disobeyed
 from backtalk.turn.opening import Opener
 from backtalk.turn.response import TIERS
@@ -30,7 +28,7 @@ class Loop:
         self._file_search = file_search
         self._limits = limits
 
-    async def work(self, run: Run, prompt: Prompt, long: Sequence[Item] | None) -> None:
+    async def work(self, run: Run, prompt: Prompt, long: list[Item] | None) -> None:
         """Asks the model and runs tools until it has answered. `long` is a talk that has to be made short before."""
         if long is not None:
             await self._compact(run, prompt, long)
@@ -46,7 +44,6 @@ class Loop:
             if output.client_calls:
                 return
             prompt.items += output.items[said:]
-            output.next_step()
         prompt.tool_choice = "none"
         said = len(output.items)
         await self._ask(run, prompt, last=True)
@@ -57,52 +54,42 @@ class Loop:
     async def _ask(self, run: Run, prompt: Prompt, *, last: bool = False) -> None:
         """One step of the model's, asked again where it does not do what the request demands.
 
-        In the `last` step a model that calls tools for ever is not talked to further.
+        In the `last` step it is asked once: it has called tools as often as it may.
         """
-        output = run.output
-        output.callable_tools = callable_tools(run.request, prompt.tool_choice) if prompt.tools else None
-        if prompt.max_output_tokens is not None:
-            left = prompt.max_output_tokens - run.usage.output_tokens
-            if left <= 0:
-                output.finish = Finish("length", Usage())
-                return
-            prompt = msgspec.structs.replace(prompt, max_output_tokens=left)
-        call = bool(prompt.tools) and prompt.tool_choice not in ("auto", "none")
-        if prompt.text_format is None and (last or (not call and output.callable_tools is None)):
-            await self._step(run, prompt, None)
-        else:
-            await self._insist(run, prompt, call=call)
-
-    async def _insist(self, run: Run, prompt: Prompt, *, call: bool) -> None:
         form = Format(prompt.text_format) if prompt.text_format else None
+        call = bool(prompt.tools) and prompt.tool_choice not in ("auto", "none")
+        allowed = callable_tools(run.request, prompt.tool_choice) if prompt.tools else None
+        if form is None and not call and allowed is None:
+            if asked := _within_limit(run, prompt):
+                await self._step(run, asked, None)
+            return
         trusted = form is not None and getattr(run.model, "structured", False)
-        demand = Demand(form, call=call, trusted=trusted)
-        asked = prompt if trusted or form is None else _in_words(prompt, form)
-        for _ in range(TRIES):
+        reminders: list[Item] = []
+        tries = 1 if last else TRIES
+        while tries and (asked := _within_limit(run, prompt)):
+            demand = Demand(form, call=call, allowed=allowed, trusted=trusted)
+            asked = _demanding(asked, form, trusted, reminders)
             try:
                 reminder = await self._step(run, asked, demand)
             except FormatRefused:
-                if form is None or asked.text_format is None:
+                if not trusted:
                     raise
-                demand = Demand(form, call=call, trusted=False)
-                asked = _in_words(prompt, form)
-                reminder = await self._step(run, asked, demand)
+                trusted = False
+                continue
             if reminder is None:
                 return
-            asked = msgspec.structs.replace(asked, items=[*asked.items, *demand.repeated(reminder)])
-            demand.begin()
-        raise disobeyed(
-            "it called no tool"
-            if call
-            else "its answer is not what text.format asks for"
-            if form
-            else "it said nothing"
-        )
+            reminders += demand.repeated(reminder)
+            if events := run.output.close():
+                await run.writer.append(events)
+            tries -= 1
+        if not tries and not last:
+            raise disobeyed(_complaint(call, form))
 
     async def _step(self, run: Run, prompt: Prompt, demand: Demand | None) -> str | None:
         """The model's deltas become events, which readers see when the log has them. Returns what to remind it of."""
         output, writer = run.output, run.writer
-        since, output.finish, ended = len(output.items), None, False
+        since, ended = len(output.items), False
+        output.next_step()
         try:
             async with contextlib.aclosing(run.model.stream(prompt)) as stream:  # type: ignore[type-var]
                 async for deltas in stream:
@@ -113,30 +100,34 @@ class Loop:
             ended = True
             if demand is None:
                 return None
-            rest, reminder = demand.judge(len(output.items) > since or bool(output.server_calls))
+            kinds = {item["type"] for item in output.items[since:]}
+            called = bool(output.server_calls or kinds & CLIENT_CALLS.keys())
+            rest, reminder = demand.judge(called=called, spoke="message" in kinds)
             if events := output.feed([*rest, demand.finish or Finish()]):
                 await writer.push(events)
             return reminder
         finally:
             finish = output.finish or (demand.finish if demand else None)
-            if finish and finish.service_tier in TIERS:
-                run.service_tier = finish.service_tier
+            wording = output.wording(since) + (demand.unseen if demand else "")
+            if finish:
+                run.service_tier = finish.service_tier if finish.service_tier in TIERS else run.service_tier
+                run.served_by = finish.model or run.served_by
             if finish and finish.usage:
-                run.usage.add(finish.usage)
-            elif (wording := output.wording(since)) or ended:  # what broke off before it began cost nothing
-                run.usage.add(_estimate(prompt, wording))
+                run.spent(finish.usage)
+            elif wording or ended:  # what broke off before it began cost nothing
+                run.spent(_estimate(prompt, wording))
 
     # ── tools ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _run_tools(self, run: Run, prompt: Prompt) -> None:
         """Runs the calls that the model made; their results go back into the prompt."""
         budget = run.request.max_tool_calls
+        if events := run.output.close():
+            await run.writer.append(events)
         for call in run.output.server_calls.values():
             done = len(run.receipt["searches"])
             if budget is not None and done >= budget:
                 prompt.tool_choice = "none"
-                if events := run.output.close():
-                    await run.writer.append(events)
                 return
             tool = server_tools(run.request)[call.name]
             item = self._file_search.begin(call, prompt.items)
@@ -153,35 +144,29 @@ class Loop:
 
     # ── a talk that is too long ──────────────────────────────────────────────────────────────────────────────────────
 
-    async def _compact(self, run: Run, prompt: Prompt, long: Sequence[Item]) -> None:
+    async def _compact(self, run: Run, prompt: Prompt, long: list[Item]) -> None:
         """Puts a compaction item into the output; the prompt goes on from it."""
         request, output = run.request, run.output
-        item: Item = {"id": new_id("cmp"), "type": "compaction", "encrypted_content": ""}
-        index = output.start_tool(item, "compacting")
+        item_id = new_id("cmp")
+        index = output.start_tool({"id": item_id, "type": "compaction", "encrypted_content": ""}, "compacting")
         await run.writer.append(output.take())
-        at = len(long) if request.compact else split(long)
-        make = summarise if request.compact else summarise_somehow
-        limit = self._limits.context_tokens
-        summary = await make(run.model, run.model_name, long[:at], limit=limit, instructions=request.instructions)
-        run.usage.add(summary.usage)
-        compaction = Compaction(summary.text, list(long[at:]), users=request.compact)
-        item = {**item, "encrypted_content": pack(compaction)}
+        old, kept = (long, []) if request.compact else divide(long, request.compact_above or 0)
+        how = Summarising(run.model, run.model_name, self._limits.context_tokens, request.instructions, run.usage)
+        item, by = await compact(how, old, kept, users=request.compact, item_id=item_id)
         output.finish_tool(index, item)
         await run.writer.append(output.take())
-        await self._go_on_from(run, prompt, item)
+        short = expand([*long, item])
         run.receipt["compaction"] = {
-            "item_id": item["id"],
-            "by": summary.by,
-            "items": at,
+            "item_id": item_id,
+            "by": by,
+            "items": len(old),
             "tokens_before": sum(map(tokens_of, long)),
-            "tokens_after": sum(map(tokens_of, expand([item]))),
+            "tokens_after": sum(map(tokens_of, short)),
         }
-
-    async def _go_on_from(self, run: Run, prompt: Prompt, item: Item) -> None:
-        request = run.request
-        fitted = await self._opener.fit(request, run.model, expand([item]))
-        run.receipt = receipt(run.id, fitted, request.input, self._limits.context_tokens)
-        prompt.items = self._opener.prompt(request, run.model_name, fitted).items
+        if not request.compact:
+            fitted = await self._opener.fit(request, run.model, short)
+            run.receipt |= self._opener.receipt(run.id, fitted, request)
+            prompt.items = self._opener.prompt(request, run.model_name, fitted).items
 
 
 def _is_cut(run: Run) -> bool:
@@ -189,10 +174,31 @@ def _is_cut(run: Run) -> bool:
     return run.output.finish is not None and run.output.finish.reason in ("length", "content_filter")
 
 
-def _in_words(prompt: Prompt, form: Format) -> Prompt:
-    """The prompt for a model that knows no `text.format`."""
-    told = "\n\n".join(filter(None, [prompt.instructions, form.words]))
-    return msgspec.structs.replace(prompt, text_format=None, instructions=told)
+def _within_limit(run: Run, prompt: Prompt) -> Prompt | None:
+    """The prompt with what is left of the response's output; None when nothing is."""
+    if prompt.max_output_tokens is None:
+        return prompt
+    left = prompt.max_output_tokens - run.answered
+    if left <= 0:
+        run.output.finish = Finish("length")
+        return None
+    return msgspec.structs.replace(prompt, max_output_tokens=left)
+
+
+def _demanding(prompt: Prompt, form: Format | None, trusted: bool, reminders: Sequence[Item]) -> Prompt:
+    """The prompt with its demands in words, for a model that knows no formats; and with what it was reminded of."""
+    changed = msgspec.structs.replace(prompt, items=[*prompt.items, *reminders])
+    if form and not (trusted and form.named):  # servers want the word JSON to stand somewhere, where there is no schema
+        changed.instructions = "\n\n".join(filter(None, [prompt.instructions, form.words]))
+    if not trusted:
+        changed.text_format = None
+    return changed
+
+
+def _complaint(call: bool, form: Format | None) -> str:
+    if call:
+        return "it called no tool"
+    return "its answer is not what text.format asks for" if form else "it said nothing"
 
 
 def _estimate(prompt: Prompt, wording: str) -> Usage:

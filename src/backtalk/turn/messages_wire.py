@@ -46,6 +46,10 @@ _CLIENT_TOOLS = {
 """Tools that Anthropic's models know by type and the client runs, by the beginning of the type."""
 
 
+_FIELDS = {"file_id": "source.file_id", "file_data": "source.data", "image_url": "source.url"}
+"""What a block calls the fields of a part."""
+
+
 class CountMessageTokens(BaseModel):
     """A talk whose tokens are to be counted."""
 
@@ -113,7 +117,7 @@ def to_count(body: CountMessageTokens, caller: Caller) -> "tuple[TurnRequest, Pl
     config = _object(body.output_config, "output_config") or {}
     talk = _Talk()
     if system:
-        talk.add({"type": "message", "role": "system", "content": system}, "system")
+        talk.add({"type": "message", "role": "system", "content": system}, "system", _numbered("system", system))
     _messages(talk, body.messages)
     turn = TurnRequest(
         caller=caller,
@@ -139,8 +143,6 @@ def to_count(body: CountMessageTokens, caller: Caller) -> "tuple[TurnRequest, Pl
 class Places:
     """Where in the body each item of the input came from, and each of its parts."""
 
-    _FIELDS = {"file_id": "source.file_id", "file_data": "source.data", "image_url": "source.url"}
-
     def __init__(self) -> None:
         self._found: list[tuple[str, list[str]]] = []
 
@@ -154,7 +156,7 @@ class Places:
             yield
         except InvalidRequest as error:
             place = self._place(error.param or "")
-            message = error.message.replace(error.param or place, place)
+            message = error.message.replace(error.param, place) if error.param else error.message
             if error.code == "context_length_exceeded":
                 message = f"prompt is too long: {message}"  # clients of this wire look for these words
             raise InvalidRequest(message, param=place or None, code=error.code) from None
@@ -165,14 +167,13 @@ class Places:
             return param
         if not param.startswith("input["):
             return "messages"
-        number, _, rest = param.removeprefix("input[").partition("]")
-        place, parts = self._found[int(number)]
+        item, _, rest = param.removeprefix("input[").partition("]")
+        place, parts = self._found[int(item)]
         field, bracket, inner = rest.removeprefix(".").partition("[")
-        if not bracket:
-            return f"{place}.{field}" if field else place
-        number, _, rest = inner.partition("]")
-        name = rest.removeprefix(".")
-        return ".".join(filter(None, [parts[int(number)], self._FIELDS.get(name, name)]))
+        if bracket:
+            part, _, rest = inner.partition("]")
+            place, field = parts[int(part)], rest.removeprefix(".")
+        return ".".join(filter(None, [place, _FIELDS.get(field, field)]))
 
 
 class _Talk:
@@ -192,19 +193,20 @@ class _Talk:
         if not parts:
             return
         if self._message is None:
-            item: Item = {"type": "message", "role": role, "content": []}
-            self._message = item, []
-            self.add(item, message, self._message[1])
+            self._message = {"type": "message", "role": role, "content": []}, []
+            self.add(self._message[0], message, self._message[1])
         item, places = self._message
         item["content"] += parts
         places += [place] * len(parts)
 
-    def add(self, item: Item, place: str, parts: list[str] | None = None) -> None:
-        if parts is None:
-            parts = [f"{place}.{i}" for i in range(len(item.get("content") or item.get("output") or ()))]
+    def add(self, item: Item, place: str, parts: list[str]) -> None:
+        """An item, with its place and those of its parts."""
         self._items.append(item)
         self.places.add(place, parts)
         check_count(len(self._items), "messages")
+
+    def __len__(self) -> int:
+        return len(self._items)
 
     def items(self) -> list[Item]:
         """All of them, in the shape that the house keeps. Raises InvalidRequest."""
@@ -221,9 +223,10 @@ def _messages(talk: _Talk, value: Any) -> None:
     if not value:
         raise _wrong("messages", "at least one message is required")
     check_count(len(value), "messages")
+    before = len(talk)
     for i, message in enumerate(value):
         _take_message(talk, message, f"messages.{i}")
-    if not talk.places._found:
+    if len(talk) == before:
         raise _wrong("messages", "there is nothing in them that can be told to a model")
 
 
@@ -251,21 +254,20 @@ def _take_block(talk: _Talk, role: str, block: Any, message: str, place: str) ->
     if take := _ITEMS.get(kind):
         talk.begin()
         item = take(block, place)
-        content = item.get("output")
-        parts = [f"{place}.content.{i}" for i in range(len(content))] if isinstance(content, list) else [place]
-        talk.add(item, place, parts)
+        talk.add(item, place, _numbered(f"{place}.content", item.get("output")))
         return
-    if kind == "text":
-        parts_ = [{**_said(role, _string(block, "text", place)), **_cached(block)}]
-    else:
-        parts_ = _parts(block, place)
-        if role == "assistant":  # it says text and nothing else
-            parts_ = [_said(role, part["text"]) for part in parts_ if "text" in part]
-    talk.say(role, parts_, message, place)
+    parts = _parts(block, place)
+    if role == "assistant":  # it says text and nothing else
+        parts = [{**part, "type": "output_text"} for part in parts if "text" in part]
+    talk.say(role, parts, message, place)
 
 
 def _said(role: str, text: str) -> Part:
     return {"type": "output_text" if role == "assistant" else "input_text", "text": text}
+
+
+def _numbered(place: str, parts: Any) -> list[str]:
+    return [f"{place}.{i}" for i in range(len(parts))] if isinstance(parts, list) else []
 
 
 def _system(value: Any) -> tuple[str | None, list[Part]]:
@@ -318,13 +320,15 @@ def _tool_result(block: dict[str, Any], place: str) -> Item:
         output = ""
     elif isinstance(output, list):
         check_count(len(output), f"{place}.content")
-        found = [_one_part(part, f"{place}.content.{i}") for i, part in enumerate(output)]
-        output = found if any(found) else ""
+        output = [_one_part(part, f"{place}.content.{i}") for i, part in enumerate(output)] or ""
     elif not isinstance(output, str):
         raise _wrong(f"{place}.content", "expected a string or an array of blocks")
     if block.get("is_error"):
         output = _failed(output)
-    return {"type": "function_call_output", "call_id": call_id, "output": output, **_cached(block)}
+    if mark := _cached(block):
+        *before, last = output if isinstance(output, list) else [_said("user", output)]
+        output = [*before, {**last, **mark}]
+    return {"type": "function_call_output", "call_id": call_id, "output": output}
 
 
 def _one_part(block: Any, place: str) -> Part:
@@ -427,7 +431,8 @@ def _search_result(block: dict[str, Any], place: str) -> list[Part]:
     if not isinstance(content, list):
         raise _wrong(f"{place}.content", "expected an array of text blocks")
     check_count(len(content), f"{place}.content")
-    texts = [_string(_object(part, f"{place}.content.{i}") or {}, "text", f"{place}.content.{i}") for i, part in enumerate(content)]
+    places = _numbered(f"{place}.content", content)
+    texts = [_string(_object(part, where) or {}, "text", where) for part, where in zip(content, places, strict=True)]
     name = f"{_string(block, 'title', place)} ({_string(block, 'source', place)})"
     return [_quoted("search_result", name, "\n".join(texts))]
 

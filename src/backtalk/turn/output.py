@@ -1,12 +1,12 @@
 """A response's output as it grows: deltas of a model go in, numbered events come out. No I/O.
 
 The grammar is the Responses stream's (one counter, items and parts opened before they are filled and closed after).
-Text, reasoning and refusals come one item after another; function calls stay open until the model's step ends, because
-some servers interleave them.
+Items come one after another. A call ends when something else begins and its arguments are whole; where a server writes
+several at once, the later ones wait for the first.
 """
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -69,6 +69,7 @@ class _Open(msgspec.Struct):
     logprobs: list[list[dict[str, Any]]] = []
     length: int = 0
     summary: int = 0
+    told: bool = False  # of a custom tool's call: its input went out
 
     @property
     def field(self) -> str:
@@ -84,8 +85,8 @@ class _Open(msgspec.Struct):
 class Output:
     """The items of one response and the next sequence number.
 
-    `server_tools` and `custom_tools` are names of tools that are no functions; `callable_tools` all that the model may call,
-    None for whatever it likes: a call of anything else is dropped.
+    `server_tools` and `custom_tools` are names of tools that are no functions of the client's; `namespaces` gives
+    (namespace, name) of functions by the name that the model calls them.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Output:
         *,
         server_tools: Collection[str] = (),
         custom_tools: Collection[str] = (),
-        callable_tools: Collection[str] | None = None,
+        namespaces: Mapping[str, tuple[str, str]] | None = None,
         parallel: bool = True,
         seq: int = 0,
     ) -> None:
@@ -102,12 +103,14 @@ class Output:
         self.finish: Finish | None = None
         self.seq = seq
         self.first_at: float | None = None  # when the model began to speak, by time.perf_counter()
-        self.callable_tools = callable_tools
         self._server_tools = server_tools
         self._custom_tools = custom_tools
+        self._namespaces = namespaces or {}
         self._parallel = parallel
         self._text: _Open | None = None
         self._calls: dict[int, _Open] = {}
+        self._called: set[int] = set()  # the model's indexes of calls that were opened in this step
+        self._waiting: dict[int, list[ToolCallDelta]] = {}  # calls that are shown when the one that is open has ended
         self._tools: list[int] = []  # output indexes of open items of tools that the server runs
         self._events: list[Event] = []
 
@@ -138,14 +141,21 @@ class Output:
         """Ends whatever is open. Where the answer was cut off, what is last is `incomplete`, and what is not whole."""
         if self._text:
             self._close_text(status if self._is_last(self._text.index) else "completed")
-        for call in self._calls.values():
-            whole = not self._is_last(call.index) and _is_json("".join(call.texts))
-            self._close_call(call, "completed" if whole else status)
-        self._calls.clear()
+        self._end_calls(status)
+        while self._waiting:
+            self._open_waiting()
+            self._end_calls(status)
         for index in self._tools:
             self._finish_item(index, {**self.items[index], "status": status})
         self._tools.clear()
         return self.take()
+
+    def _end_calls(self, status: str) -> None:
+        for call in self._calls.values():
+            last = self._is_last(call.index) and not self._waiting
+            whole = not last and bool(call.texts) and _is_json("".join(call.texts))
+            self._close_call(call, "completed" if whole else status)
+        self._calls.clear()
 
     def _is_last(self, index: int) -> bool:
         return index == len(self.items) - 1
@@ -153,6 +163,7 @@ class Output:
     def next_step(self) -> None:
         """The model is asked again: what it calls next is new."""
         self.server_calls.clear()
+        self._called.clear()
         self.finish = None
 
     def start_tool(self, item: Item, *steps: str) -> int:
@@ -193,6 +204,7 @@ class Output:
         """What the model wrote in the items from an index on, those that are open included."""
         open_ = [self._text, *self._calls.values()]
         texts = [text for item in open_ if item and item.index >= since for text in item.texts]
+        texts += [delta.arguments for deltas in self._waiting.values() for delta in deltas]
         return "".join([*map(_written, self.items[since:]), *texts])
 
     # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -223,11 +235,7 @@ class Output:
     def _open_text(self, item_type: str, kind: str) -> _Open:
         """The next part, in the item that is open if it may hold it. A summary stands before the thinking itself."""
         open_ = self._text
-        if (
-            open_ is not None
-            and open_.item["type"] == item_type
-            and not (kind == _SUMMARY and open_.field == "content")
-        ):
+        if open_ is not None and self._holds(open_, item_type, kind):
             self._close_part(open_)
         else:
             open_ = self._open_item(item_type)
@@ -235,8 +243,16 @@ class Output:
         self._emit(PartAdded(self.seq, open_.index, open_.item["id"], open_.part_index, _part(kind, "")))
         return open_
 
+    @staticmethod
+    def _holds(open_: _Open, item_type: str, kind: str) -> bool:
+        """Whether a part of a kind may join an item: none stands behind a seal, no summary behind the thinking itself."""
+        if open_.item["type"] != item_type or open_.item.get("encrypted_content"):
+            return False
+        return kind != _SUMMARY or (not open_.item["content"] and open_.kind in ("", _SUMMARY))
+
     def _open_item(self, item_type: str) -> _Open:
         self._close_text("completed")
+        self._advance()
         item: Item = {"id": new_id(id_prefix(item_type)), "type": item_type, "status": "in_progress"}
         item |= {"role": "assistant", "content": []} if item_type == "message" else {"summary": [], "content": []}
         self._text = _Open(self._add_item(item), item)
@@ -262,6 +278,7 @@ class Output:
         open_ = self._text
         if open_ is None or open_.item["type"] != "reasoning" or open_.item.get("encrypted_content"):
             open_ = self._open_item("reasoning")
+        self._close_part(open_)
         open_.item = {**open_.item, "encrypted_content": delta.data}
 
     def _cite(self, delta: CitationDelta) -> None:
@@ -285,12 +302,34 @@ class Output:
             self.server_calls[delta.index].arguments += delta.arguments
         elif delta.index in self._calls:
             self._add_arguments(self._calls[delta.index], delta.arguments)
-        elif not delta.name or (self.callable_tools is not None and delta.name not in self.callable_tools):
+        elif delta.index in self._waiting:
+            self._waiting[delta.index].append(delta)
+        elif not delta.name or delta.index in self._called:
             return
         elif delta.name in self._server_tools:
             self.server_calls[delta.index] = ServerCall(delta.call_id or new_id("call"), delta.name, delta.arguments)
-        elif self._parallel or not self.client_calls:
-            self._open_call(delta, delta.name)
+        elif self._parallel or not (self.client_calls or self._waiting):
+            self._advance()
+            if self._calls:  # a server that writes several at once: one after the other is shown
+                self._waiting[delta.index] = [delta]
+            else:
+                self._open_call(delta, delta.name)
+
+    def _advance(self) -> None:
+        """Something else begins: a call that is whole ends, and the next one that waits begins."""
+        while all(call.texts and _is_json("".join(call.texts)) for call in self._calls.values()):
+            for call in self._calls.values():
+                self._close_call(call, "completed")
+            self._calls.clear()
+            if not self._waiting:
+                return
+            self._open_waiting()
+
+    def _open_waiting(self) -> None:
+        first, *more = self._waiting.pop(next(iter(self._waiting)))
+        self._open_call(first, first.name or "")
+        for delta in more:
+            self._add_arguments(self._calls[first.index], delta.arguments)
 
     def _open_call(self, delta: ToolCallDelta, name: str) -> None:
         self._close_text("completed")
@@ -299,14 +338,22 @@ class Output:
             "id": new_id(id_prefix(kind)),
             "type": kind,
             "status": "in_progress",
-            "call_id": delta.call_id or new_id("call"),
+            "call_id": self._call_id(delta.call_id),
             "name": name,
             CLIENT_CALLS[kind]: "",
         }
+        if name in self._namespaces:
+            item["namespace"], item["name"] = self._namespaces[name]
+        self._called.add(delta.index)
         call = _Open(self._add_item(item), item, _CALL_KINDS[kind], texts=[])
         self._calls[delta.index] = call
         self._begun()
         self._add_arguments(call, delta.arguments)
+
+    def _call_id(self, given: str | None) -> str:
+        """The server's own, unless it has given it before."""
+        used = any(item.get("call_id") == given for item in self.items)
+        return given if given and not used else new_id("call")
 
     def _add_arguments(self, call: _Open, arguments: str) -> None:
         if not arguments:
@@ -316,13 +363,14 @@ class Output:
             self._emit(Deltas(self.seq, call.kind, call.index, call.item["id"], 0, [arguments]))
 
     def _close_call(self, call: _Open, status: str) -> None:
-        if call.item["type"] == "custom_tool_call":
-            written = _input_of("".join(call.texts))
-            self._emit(Deltas(self.seq, call.kind, call.index, call.item["id"], 0, [written]))
-        else:
-            if not call.texts:
-                self._add_arguments(call, "{}")
-            written = "".join(call.texts)
+        written = "".join(call.texts)
+        if call.item["type"] == "custom_tool_call" and not call.told:
+            written = _input_of(written)
+            if written or status == "completed":
+                self._emit(Deltas(self.seq, call.kind, call.index, call.item["id"], 0, [written]))
+        elif not written and status == "completed" and call.item["type"] == "function_call":
+            written = "{}"
+            self._add_arguments(call, written)
         self._finish_item(call.index, {**call.item, CLIENT_CALLS[call.item["type"]]: written, "status": status})
 
     # ── the rest ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -365,6 +413,7 @@ class Output:
         elif isinstance(event, Deltas):
             self._opened(event.index).texts.extend(event.deltas)
             self._opened(event.index).logprobs.extend(event.logprobs or ())
+            self._opened(event.index).told = event.kind == _CALL_KINDS["custom_tool_call"]
         elif isinstance(event, AnnotationAdded) and self._text:
             self._text.annotations.append(event.annotation)
         elif isinstance(event, PartDone) and self._text:

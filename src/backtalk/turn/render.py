@@ -48,8 +48,9 @@ async def rendered(
     following: Following,
     final: Callable[[], Awaitable[State]],
     render: Callable[[Sequence[Event], State], bytes],
+    end: bytes = DONE,
 ) -> Chunks:
-    """What `render` makes of each batch of events, then [DONE]. Live events go from the log to the line in one step."""
+    """What `render` makes of each batch of events, then `end`. Live events go from the log to the line in one step."""
 
     def live(tail: Tail, write: Write) -> Awaitable[None]:
         def take(events: Sequence[Event]) -> bool:
@@ -70,7 +71,8 @@ async def rendered(
         pass  # it was deleted meanwhile
     finally:
         await following.aclose()
-    yield DONE
+    if end:
+        yield end
 
 
 def objects(
@@ -80,8 +82,9 @@ def objects(
     for event in events:
         if type(event) is Deltas:
             place = {"item_id": event.item_id, "output_index": event.index, **_position(event.kind, event.part_index)}
+            scoring = event.kind == "output_text"
             for number, delta in enumerate(event.deltas):
-                scored = {"logprobs": event.logprobs[number]} if event.logprobs else {}
+                scored = {"logprobs": event.logprobs[number] if event.logprobs else []} if scoring else {}
                 numbered = {"type": f"response.{event.kind}.delta", "sequence_number": event.seq + number}
                 yield {**numbered, **place, "delta": delta, **scored}
         else:

@@ -13,7 +13,8 @@ from backtalk.domain.model import Usage
 class State(msgspec.Struct, omit_defaults=True):
     """What changes about a response. `reason` is our own word on how it ended, outside OpenAI's closed enums.
 
-    `service_tier` is the one that the model's server says it has used.
+    `service_tier` is the one that the model's server says it has used, `served_by` the model that answered where the one
+    that was asked stands for others.
     """
 
     status: str = "in_progress"
@@ -24,6 +25,8 @@ class State(msgspec.Struct, omit_defaults=True):
     completed_at: int | None = None
     reason: str | None = None
     service_tier: str | None = None
+    served_by: str | None = None
+    cost_usd: float | None = None
 
 
 TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
@@ -53,8 +56,9 @@ def assemble(head: dict[str, Any], state: State, include: Collection[str] = ()) 
     }
     if state.service_tier:
         response["service_tier"] = state.service_tier
-    if state.reason:
-        response["backtalk"] = {"reason": state.reason}
+    ours = {"reason": state.reason, "model": state.served_by, "cost_usd": state.cost_usd}
+    if told := {name: value for name, value in ours.items() if value is not None}:
+        response["backtalk"] = told
     return response
 
 

@@ -10,7 +10,15 @@ from pydantic import BaseModel, Field, ValidationError, WithJsonSchema
 
 from backtalk.core.errors import InvalidRequest
 from backtalk.domain.caller import Caller
-from backtalk.domain.intake import take_function, take_include, take_input, take_metadata, take_tools
+from backtalk.domain.intake import (
+    MAX_TOOLS,
+    check_count,
+    take_function,
+    take_include,
+    take_input,
+    take_metadata,
+    take_tools,
+)
 from backtalk.domain.items import LOGPROBS, Item
 from backtalk.domain.turn import TurnRequest
 from backtalk.http.errors import from_validation
@@ -79,12 +87,22 @@ class CreateResponse(BaseModel):
     prompt_cache_retention: str | None = None
     service_tier: str | None = None
     prompt: Any = None
+    moderation: Any = Field(default=None, description="Taken and not heeded, as are the next five.")
+    prompt_cache_options: Any = None
+    access_programs: Any = None
+    background_options: Any = None
+    image: Any = None
+    client_metadata: Any = None
 
     model_config = {
         "extra": "allow",
         "strict": True,
         "json_schema_extra": {"examples": [{"input": "Who won Super Bowl 50?"}]},
     }
+
+
+RESULTS = 10
+"""Passages of a search that names no number."""
 
 
 def read(body: dict[str, Any]) -> CreateResponse:
@@ -95,16 +113,20 @@ def read(body: dict[str, Any]) -> CreateResponse:
         raise from_validation([{**first, "loc": ("body", *first["loc"])} for first in error.errors()]) from None
 
 
-def to_turn(body: CreateResponse, caller: Caller, request_id: str | None) -> TurnRequest:
-    """The turn that a body asks for. Raises InvalidRequest for what pydantic could not see."""
+def to_turn(body: CreateResponse, caller: Caller, request_id: str | None, *, generate: bool = True) -> TurnRequest:
+    """The turn that a body asks for. Raises InvalidRequest for what pydantic could not see.
+
+    One that is not to `generate` anything may have no input.
+    """
     _check_combinations(body)
     tools = _tools(body.tools)
     choice = take_choice(body.tool_choice, tools)
     text = _text(body.text)
     reasoning = _reasoning(body.reasoning)
     include = take_include(body.include)
-    conversation_id, branch_from = _conversation(body.conversation)
-    items, compact = _input(body)
+    conversation_id = _conversation(body.conversation)
+    branched, branch_from = _branch(body.conversation)
+    items, compact = _input(body, optional=not generate)
     head = _head(body, tools, choice, text, reasoning)
     if include:
         head["include"] = include
@@ -117,6 +139,7 @@ def to_turn(body: CreateResponse, caller: Caller, request_id: str | None) -> Tur
         head=head,
         previous_response_id=body.previous_response_id,
         conversation_id=conversation_id,
+        branched=branched,
         branch_from=branch_from,
         store=head["store"],
         background=head["background"],
@@ -143,6 +166,7 @@ def to_turn(body: CreateResponse, caller: Caller, request_id: str | None) -> Tur
         compact=compact,
         user=body.safety_identifier or body.user,
         request_id=request_id,
+        generate=generate,
     )
 
 
@@ -193,13 +217,13 @@ def _check_combinations(body: CreateResponse) -> None:
         raise refuse("stream_options", "'stream_options' is only allowed with 'stream: true'.")
 
 
-def _input(body: CreateResponse) -> tuple[list[Item], bool]:
+def _input(body: CreateResponse, *, optional: bool) -> tuple[list[Item], bool]:
     """The items, and whether a trigger at their end asks for a compaction."""
     value = body.input
     compact = isinstance(value, list) and bool(value) and _is_trigger(value[-1])
     if compact:
         value = value[:-1]
-    goes_on = body.previous_response_id is not None or body.conversation is not None
+    goes_on = optional or body.previous_response_id is not None or body.conversation is not None
     if not value and value != "" and goes_on:
         return [] if value is None else take_input(value), compact
     if value is None or value == []:
@@ -233,19 +257,24 @@ def _threshold(value: Any) -> int | None:
     return found
 
 
-def _conversation(value: Any) -> tuple[str | None, str | None]:
-    """A conversation's id, and the item in it that the turn follows on where that is not its last."""
+def _conversation(value: Any) -> str | None:
     if value is None:
-        return None, None
+        return None
     found = value.get("id") if isinstance(value, dict) else value
     if not isinstance(found, str):
         raise wrong_type("conversation", "an id or an object with an id")
     if not found.startswith("conv_"):
         raise refuse("conversation", "Invalid 'conversation': expected an id that begins with 'conv_'.")
-    parent = value.get("parent_id") if isinstance(value, dict) else None
-    if not isinstance(parent, str | None):
+    return found
+
+
+def _branch(conversation: Any) -> tuple[bool, str | None]:
+    """Whether the turn begins a branch, and the item that it follows on: `parent_id`, null to begin anew."""
+    if not isinstance(conversation, dict) or "parent_id" not in conversation:
+        return False, None
+    if not isinstance(conversation["parent_id"], str | None):
         raise wrong_type("conversation.parent_id", "a string")
-    return found, parent
+    return True, conversation["parent_id"]
 
 
 def _reasoning(value: dict[str, Any] | None) -> dict[str, Any]:
@@ -268,7 +297,6 @@ _HOSTED = {
     "shell",
     "apply_patch",
     "mcp",
-    "namespace",
     "tool_search",
 }
 
@@ -288,15 +316,33 @@ def _tool(tool: Any, param: str) -> dict[str, Any]:
         return _file_search(tool, param)
     if kind == "custom":
         return take_custom(tool, param)
+    if kind == "namespace":
+        return _namespace(tool, param)
     if kind is None:
         raise InvalidRequest(
             f"Missing required parameter: '{param}.type'.", param=f"{param}.type", code="missing_required_parameter"
         )
     if isinstance(kind, str) and (kind in _HOSTED or kind.startswith(("web_search", "computer_use"))):
-        if not isinstance(tool.get("name"), str | None):
-            raise wrong_type(f"{param}.name", "a string")
+        for field in ("name", "server_label"):
+            if not isinstance(tool.get(field), str | None):
+                raise wrong_type(f"{param}.{field}", "a string")
         return tool
     raise refuse(f"{param}.type", f"Invalid value for '{param}.type': {str(kind)[:80]!r}.")
+
+
+def _namespace(tool: dict[str, Any], param: str) -> dict[str, Any]:
+    """Functions under a name; what else is in one is not offered."""
+    if not isinstance(tool.get("name"), str):
+        raise wrong_type(f"{param}.name", "a string")
+    inner = tool.get("tools")
+    if not isinstance(inner, list) or not all(isinstance(one, dict) for one in inner):
+        raise wrong_type(f"{param}.tools", "an array of tools")
+    check_count(len(inner), f"{param}.tools", MAX_TOOLS)
+    taken = [
+        take_function(one, f"{param}.tools[{i}]", strict=True) if one.get("type") == "function" else one
+        for i, one in enumerate(inner)
+    ]
+    return {**tool, "tools": taken}
 
 
 def _file_search(tool: dict[str, Any], param: str) -> dict[str, Any]:
@@ -317,7 +363,8 @@ def _file_search(tool: dict[str, Any], param: str) -> dict[str, Any]:
     for field in ("filters", "ranking_options"):
         if not isinstance(tool.get(field), dict | None):
             raise wrong_type(f"{param}.{field}", "an object")
-    return {"filters": None, **tool}
+    ranking = {"ranker": "auto", "score_threshold": 0.0, **(tool.get("ranking_options") or {})}
+    return {"filters": None, **tool, "max_num_results": most or RESULTS, "ranking_options": ranking}
 
 
 def _text(value: dict[str, Any] | None) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from backtalk.turn.response import State, asked_for, assemble
 from backtalk.turn.responses_wire import CreateResponse
 from backtalk.turn.service import Turns
 from backtalk.turn.socket import ResponsesSocket, SocketLimits
-from backtalk.turn.waiting import ended, record, request_id
+from backtalk.turn.waiting import ended, record, request_id, while_connected
 
 CallerIs = Annotated[Caller, Depends(caller)]
 ResponseId = Annotated[str, Path(description="A response's id, `resp_…`.")]
@@ -137,7 +137,8 @@ def _add_responses(api: APIRouter, turns: Turns) -> None:
             raise InvalidRequest(
                 "Missing required parameter: 'model'.", param="model", code="missing_required_parameter"
             )
-        return JSON(await turns.compact(responses_wire.to_turn(body, caller, request_id(request))))
+        turn = responses_wire.to_turn(body, caller, request_id(request))
+        return JSON(await while_connected(request, turns.compact(turn)))
 
     @api.get(
         "/v1/responses/{response_id}",

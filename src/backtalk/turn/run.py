@@ -12,7 +12,7 @@ from backtalk.events import Writer
 from backtalk.events.log import EphemeralWriter
 from backtalk.turn.output import Output
 from backtalk.turn.response import State
-from backtalk.turn.tool_loop import custom_tools, server_tools
+from backtalk.turn.tool_loop import custom_tools, namespaces, server_tools
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -36,10 +36,15 @@ class Run:
         self.state = State(status="queued" if request.background else "in_progress")
         self.error: BacktalkError | None = None
         self.usage = Usage()
+        self.answered = 0  # tokens of output that belong to the answer, and to no summary before it
         self.service_tier: str | None = None
+        self.served_by: str | None = None  # the model that answered, where the one that was asked stands for others
         self.receipt: dict[str, Any] = {}
         self.output = Output(
-            server_tools=server_tools(request), custom_tools=custom_tools(request), parallel=request.parallel_tool_calls
+            server_tools=server_tools(request),
+            custom_tools=custom_tools(request),
+            namespaces=namespaces(request),
+            parallel=request.parallel_tool_calls,
         )
         self.writer: Writer | EphemeralWriter
         self.ended = asyncio.Event()
@@ -53,6 +58,11 @@ class Run:
     @property
     def id(self) -> str:
         return str(self.head["id"])
+
+    def spent(self, usage: Usage) -> None:
+        """Counts what a step of the model's cost."""
+        self.usage.add(usage)
+        self.answered += usage.output_tokens
 
     def stop(self, status: str, reason: str | None = None) -> None:
         """Tells the run to end now, with this status; the model server's connection is closed at once."""

@@ -3,23 +3,21 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from backtalk.core.clock import now
 from backtalk.core.errors import BacktalkError, Overloaded
 from backtalk.core.ids import new_id
 from backtalk.domain.caller import Caller
-from backtalk.domain.compaction import Compaction, pack
 from backtalk.domain.events import TERMINAL, Event
-from backtalk.domain.items import Item, is_user_message
+from backtalk.domain.items import Item
 from backtalk.domain.model import Model, Prompt, Usage
 from backtalk.domain.turn import TurnRequest
 from backtalk.events import Fenced, Log, Tail, Writer, batches, ephemeral
 from backtalk.events.log import Dead, EphemeralWriter
 from backtalk.storage import Connection, Storage
 from backtalk.turn import store
-from backtalk.turn.compaction import summarise
-from backtalk.turn.context import receipt
+from backtalk.turn.compaction import Summarising, compact, stays
 from backtalk.turn.loop import Loop
 from backtalk.turn.opening import Opener
 from backtalk.turn.output import Output
@@ -44,11 +42,22 @@ class Resolve(Protocol):
     async def __call__(self, model_id: str | None, /) -> tuple[Model, str, str]: ...
 
 
+Price: TypeAlias = Callable[[str, Usage], float | None]
+"""What some usage of a model costs, in USD; None where nobody knows."""
+
+
 class Runner:
     """Starts runs, stops them, and ends those that a dead process left behind."""
 
     def __init__(
-        self, storage: Storage, log: Log, resolve: Resolve, opener: Opener, loop: Loop, limits: Limits
+        self,
+        storage: Storage,
+        log: Log,
+        resolve: Resolve,
+        opener: Opener,
+        loop: Loop,
+        limits: Limits,
+        price: Price = lambda model_id, usage: None,
     ) -> None:
         self.opener = opener
         self._storage = storage
@@ -56,6 +65,7 @@ class Runner:
         self._resolve = resolve
         self._loop = loop
         self._limits = limits
+        self._price = price
         self._runs: dict[str, Run] = {}
         self._opening = 0
         self._recovering: asyncio.Task[None] | None = None
@@ -81,8 +91,7 @@ class Runner:
 
     async def open(self, request: TurnRequest) -> Run:
         """Starts a run; when this returns, its first events are in the log. Raises for what a client did wrong."""
-        if len(self._runs) + self._opening >= self._limits.runs:
-            raise Overloaded("Too many responses are in progress here; try again in a moment.")
+        self._check_room()
         self._opening += 1
         try:
             return await self._open(request)
@@ -96,10 +105,8 @@ class Runner:
         run = Run(request, request.head, model, model_name)
         talk = self.opener.live(request, history)
         long = talk if self.opener.too_long(request, talk) else None
-        fitted = await self.opener.fit(request, model, [] if long else talk)
-        run.receipt = receipt(run.id, fitted, request.input, self._limits.context_tokens)
-        if request.branch_from:
-            run.receipt["branch_from"] = request.branch_from
+        fitted = await (self.opener.fit_later(request, model) if long else self.opener.fit(request, model, talk))
+        run.receipt = self.opener.receipt(run.id, fitted, request)
         prompt = self.opener.prompt(request, model_name, fitted)
         await self._open_log(run, history)
         self._runs[run.id] = run
@@ -111,18 +118,22 @@ class Runner:
         model, _, _ = await self._resolve(request.model)
         return await self.opener.count(request, model)
 
-    async def compact(self, request: TurnRequest) -> tuple[list[Item], Item, Usage]:
-        """The user's messages of a talk, and the compaction item that stands for the rest of it."""
-        model, model_name, _ = await self._resolve(request.model)
-        talk = self.opener.live(request, await self.opener.settle(request))
-        limit = self._limits.context_tokens
-        summary = await summarise(model, model_name, talk, limit=limit, instructions=request.instructions)
-        item: Item = {
-            "id": new_id("cmp"),
-            "type": "compaction",
-            "encrypted_content": pack(Compaction(summary.text, users=True)),
-        }
-        return [said for said in talk if is_user_message(said)], item, summary.usage
+    async def compact(self, request: TurnRequest, usage: Usage) -> tuple[list[Item], Item]:
+        """What stays of a talk, and the compaction item that stands for the rest. `usage` is what it costs."""
+        self._check_room()
+        self._opening += 1
+        try:
+            model, model_name, _ = await self._resolve(request.model)
+            talk = self.opener.live(request, await self.opener.settle(request))
+            how = Summarising(model, model_name, self._limits.context_tokens, request.instructions, usage)
+            item, _ = await compact(how, talk, users=True)
+            return [said for said in talk if stays(said, users=True)], item
+        finally:
+            self._opening -= 1
+
+    def _check_room(self) -> None:
+        if len(self._runs) + self._opening >= self._limits.runs:
+            raise Overloaded("Too many responses are in progress here; try again in a moment.")
 
     async def _open_log(self, run: Run, history: History) -> None:
         request, output = run.request, run.output
@@ -234,13 +245,23 @@ class Runner:
     async def _end(self, run: Run, events: list[Event], state: State) -> None:
         state.output = run.output.items
         state.usage = usage_object(run.usage)
-        state.service_tier = run.service_tier
+        state.service_tier, state.served_by = run.service_tier, run.served_by
+        state.cost_usd = self._price(run.served_by or run.head["model"], run.usage)
         state.completed_at = now() if state.status == "completed" else None
         run.state = state
         run.ending = True
         events += run.output.end(TERMINAL.get(state.status, ""))
         run.receipt["input_tokens"] = run.usage.input_tokens
+        if not run.request.store:
+            await self._add_to_conversation(run.request, state)
         await run.writer.append(events, also=self._finisher(run.request.caller.project, run.id, state, run.receipt))
+
+    async def _add_to_conversation(self, request: TurnRequest, state: State) -> None:
+        """What was said belongs to its conversation, also where the response is not to be kept."""
+        if request.conversation_id and state.status in store.WHOLE:
+            said = [*request.input, *state.output]
+            project, parent, branched = request.caller.project, request.branch_from, request.branched
+            await self._storage.write(store.add_said, project, request.conversation_id, said, parent, branched)
 
     @staticmethod
     def _finisher(

@@ -11,6 +11,7 @@ from backtalk.core.errors import InvalidRequest, NotFound
 from backtalk.core.ids import new_id
 from backtalk.domain.caller import Caller
 from backtalk.domain.items import Item
+from backtalk.domain.model import Usage
 from backtalk.domain.turn import TurnRequest
 from backtalk.events import Log
 from backtalk.http.paging import Cursor
@@ -49,12 +50,13 @@ class Turns:
 
     async def compact(self, request: TurnRequest) -> dict[str, Any]:
         """A talk made short. Nothing of it is stored."""
-        users, item, usage = await self.runner.compact(request)
+        usage = Usage()
+        stay, item = await self.runner.compact(request, usage)
         return {
             "id": new_id("resp"),
             "object": "response.compaction",
             "created_at": now(),
-            "output": [*users, item],
+            "output": [*stay, item],
             "usage": usage_object(usage),
         }
 

@@ -17,6 +17,7 @@ from backtalk.domain.caller import Caller
 from backtalk.domain.events import Ended
 from backtalk.domain.items import Item
 from backtalk.domain.turn import TurnRequest
+from backtalk.http.envelope import headers_for
 from backtalk.http.errors import unexpected
 from backtalk.http.route import decode
 from backtalk.turn import responses_wire
@@ -53,7 +54,7 @@ class _Lane:
 
     def __init__(self, stream_id: str | None) -> None:
         self.stream_id = stream_id
-        self.waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.waiting: asyncio.Queue[dict[str, Any] | BacktalkError] = asyncio.Queue()
         self.busy = False
         self.kept: _Kept | None = None
         self.task: asyncio.Task[None]
@@ -71,7 +72,7 @@ class ResponsesSocket:
 
     async def serve(self) -> None:
         """Returns when the connection is closed. Turns that were under way have lost their client then."""
-        await self._socket.accept()
+        await self._socket.accept(headers=headers_for(self._socket.scope))
         try:
             async with asyncio.timeout(self._limits.life):
                 await self._listen()
@@ -111,7 +112,15 @@ class ResponsesSocket:
                 event = self._event(message)
                 await self._take(event)
             except BacktalkError as error:
-                await self._refuse(error, event.get("stream_id"))
+                await self._refuse_in_turn(error, event.get("stream_id"))
+
+    async def _refuse_in_turn(self, error: BacktalkError, stream_id: str | None) -> None:
+        """Behind what is under way in its lane, lest it be taken for the end of that."""
+        lane = self._lanes.get(stream_id)
+        if lane and lane.busy:
+            lane.waiting.put_nowait(error)
+        else:
+            await self._refuse(error, stream_id)
 
     def _event(self, message: Any) -> dict[str, Any]:
         text = message.get("text")
@@ -170,11 +179,14 @@ class ResponsesSocket:
             while True:
                 event = await lane.waiting.get()
                 try:
+                    if isinstance(event, BacktalkError):
+                        raise event
                     await self._turn(lane, event)
                 except WebSocketDisconnect:
                     raise
                 except Exception as error:
-                    self._evict(event.get("previous_response_id"))
+                    if isinstance(event, dict):
+                        self._evict(event.get("previous_response_id"))
                     await self._refuse(_told(error), lane.stream_id)
                 lane.busy = not lane.waiting.empty()
 
@@ -188,7 +200,8 @@ class ResponsesSocket:
         if run.state.status == "failed":
             self._evict(event.get("previous_response_id"))
         elif run.state.status == "cancelled":  # for which there is no event
-            raise Conflict("The response was cancelled.", code="response_cancelled")
+            cancelled = Conflict("The response was cancelled.", code="response_cancelled")
+            await self._refuse(cancelled, lane.stream_id, run.output.seq)
         elif not request.store:
             self._keep(lane, run)
 
@@ -200,13 +213,12 @@ class ResponsesSocket:
                 code="invalid_value",
             )
         body = {key: value for key, value in event.items() if key not in _NOT_HERE}
-        request = responses_wire.to_turn(responses_wire.read(body), self._caller, None)
-        request.generate = event.get("generate") is not False
+        generate = event.get("generate") is not False
+        request = responses_wire.to_turn(responses_wire.read(body), self._caller, None, generate=generate)
         if kept := self._kept(request.previous_response_id):
             request.previous_response_id = None
-            request.places = ["previous_response_id"] * len(kept.items) + list(
-                map(request.place, range(len(request.input)))
-            )
+            own = map(request.place, range(len(request.input)))
+            request.places = [*(None for _ in kept.items), *own]
             request.input = [*kept.items, *request.input]
         return request
 
@@ -237,11 +249,11 @@ class ResponsesSocket:
 
     # ── what the client hears ────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _refuse(self, error: BacktalkError, stream_id: str | None) -> None:
+    async def _refuse(self, error: BacktalkError, stream_id: str | None, seq: int = 0) -> None:
         """The nested form is the socket's, the flat one that of an event in a stream: readers of either find theirs."""
         nested = error.envelope()
         flat = {key: nested["error"][key] for key in ("code", "message", "param")}
-        await self._send({"type": "error", "status": error.status, **nested, **flat, "sequence_number": 0}, stream_id)
+        await self._send({"type": "error", "status": error.status, **nested, **flat, "sequence_number": seq}, stream_id)
 
     async def _send(self, event: dict[str, Any], stream_id: str | None) -> None:
         await self._send_json(msgspec.json.encode(event), stream_id)

@@ -161,6 +161,17 @@ def finish(
         conversations.append_to_conversation(connection, project, row.conversation_id, ids, branched=branched)
 
 
+def add_said(
+    connection: Connection, project: str, conversation_id: str, said: list[Item], parent_id: str | None, branched: bool
+) -> None:
+    """Puts into a conversation what no response keeps."""
+    if not branched:
+        parent_id = conversations.last_of_conversation(connection, project, conversation_id)
+    conversations.add_items(connection, project, said, parent_id=parent_id)
+    ids = [item["id"] for item in said]
+    conversations.append_to_conversation(connection, project, conversation_id, ids, branched=branched)
+
+
 def find(connection: Connection, project: str, response_id: str) -> Stored | None:
     row = connection.execute(select(responses).where(_is(project, response_id))).one_or_none()
     return None if row is None else _stored(row)

@@ -15,7 +15,6 @@ _BACKTRACKS = 20_000
 """Steps that a `pattern` may take, so that none can be made to take for ever."""
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _STARTS = {"object": "{", "array": "[", "string": '"'}
-_FENCED = re.compile(r"```[a-zA-Z]*\s*\n(.*?)```", re.DOTALL)
 _decoder = msgspec.json.Decoder()
 
 
@@ -23,8 +22,9 @@ class Format:
     """One `text.format` of the kinds `json_object` and `json_schema`."""
 
     def __init__(self, text_format: dict[str, Any]) -> None:
-        self._schema: dict[str, Any] = text_format.get("schema") or {"type": "object"}
-        self._named = text_format["type"] == "json_schema"
+        self.named = text_format["type"] == "json_schema"
+        self._schema: dict[str, Any] = text_format["schema"] if self.named else {"type": "object"}
+        self._encoded = msgspec.json.encode(self._schema)
 
     @property
     def starts(self) -> str:
@@ -36,9 +36,9 @@ class Format:
     def words(self) -> str:
         """The demand as an instruction."""
         demand = "Answer with one JSON value and nothing else: no introduction, no code fence, no comment."
-        if not self._named:
+        if not self.named:
             return f"{demand} It has to be an object."
-        return f"{demand} It has to fit this JSON schema:\n{msgspec.json.encode(self._schema).decode()}"
+        return f"{demand} It has to fit this JSON schema:\n{self._encoded.decode()}"
 
     def problem(self, text: str) -> str | None:
         """Why a text is not what was demanded; None when it is."""
@@ -46,9 +46,12 @@ class Format:
             value = _decoder.decode(text)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             return f"it is not valid JSON ({error})"
-        wrong = next(iter(_validator(msgspec.json.encode(self._schema)).iter_errors(value)), None)
-        if wrong is None:
+        validator = _validator(self._encoded)
+        if validator.is_valid(value):
             return None
+        if b'"$ref"' in self._encoded:  # where a schema refers to itself, to say what is wrong can take for ever
+            return "it does not fit the schema"
+        wrong = next(iter(validator.iter_errors(value)))
         place = "".join(f"[{step!r}]" for step in wrong.instance_path)
         return f"it does not fit the schema{f' at {place}' if place else ''}: {wrong.message[:500]}"
 
@@ -116,7 +119,8 @@ def _validator(schema: bytes) -> Any:
 def _candidates(text: str) -> Iterator[str]:
     """Where in a model's answer the JSON may be: all of it, in a fence, or between the outermost brackets."""
     yield text.strip()
-    yield from (found.strip() for found in _FENCED.findall(text))
+    for fenced in text.split("```")[1::2]:
+        yield (fenced.partition("\n")[2] if not fenced.lstrip().startswith(("{", "[")) else fenced).strip()
     for begin, end in ("{}", "[]"):
         if begin in text and end in text:
             yield text[text.index(begin) : text.rindex(end) + 1]

@@ -19,7 +19,6 @@ log = logging.getLogger("backtalk.turn")
 
 FILE_SEARCH = "file_search"
 MOST_QUERIES = 8
-DEFAULT_RESULTS = 10
 _FILE_SEARCH_TOOL = Tool(
     name=FILE_SEARCH,
     description="Searches the user's documents and returns the passages that fit best. Search before you answer a "
@@ -47,19 +46,43 @@ _CUSTOM_INPUT = {
 
 
 def model_tools(request: TurnRequest) -> list[Tool]:
-    """The functions that the model is offered: the client's own, and `file_search` where the request has it."""
-    allowed = _allowed(request.tool_choice)
+    """The functions that the model is offered: the client's own, and `file_search` where the request has it.
+
+    All of them, also where only some may be called: the prompt's beginning stays the same from turn to turn.
+    """
+    spaces = namespaces(request)
+    visible = {pair: name for name, pair in spaces.items()}
     tools = []
     for tool in request.tools:
-        if allowed is not None and _name(tool) not in allowed:
-            continue
         if tool["type"] == "function":
-            tools.append(Tool(tool["name"], tool.get("description") or "", tool.get("parameters"), tool.get("strict")))
+            tools.append(_function(tool, tool["name"]))
+        elif tool["type"] == "namespace":
+            tools += [_function(one, visible[tool["name"], one["name"]]) for one in _functions_of(tool)]
         elif tool["type"] == "custom":
             tools.append(Tool(tool["name"], _custom_description(tool), _CUSTOM_INPUT))
         elif tool["type"] == FILE_SEARCH:
             tools.append(_FILE_SEARCH_TOOL)
     return tools
+
+
+def namespaces(request: TurnRequest) -> dict[str, tuple[str, str]]:
+    """(namespace, name) of the functions that stand in one, by the name that the model knows them by."""
+    inner = [
+        (tool["name"], one["name"])
+        for tool in request.tools
+        if tool["type"] == "namespace"
+        for one in _functions_of(tool)
+    ]
+    names = [name for _, name in inner] + [_name(tool) for tool in request.tools]
+    return {name if names.count(name) == 1 else f"{space}__{name}": (space, name) for space, name in inner}
+
+
+def _functions_of(namespace: dict[str, Any]) -> list[dict[str, Any]]:
+    return [tool for tool in namespace.get("tools") or () if tool.get("type") == "function"]
+
+
+def _function(tool: dict[str, Any], name: str) -> Tool:
+    return Tool(name, tool.get("description") or "", tool.get("parameters"), tool.get("strict"))
 
 
 def _name(tool: dict[str, Any]) -> str:
@@ -75,7 +98,8 @@ def _custom_description(tool: dict[str, Any]) -> str:
     return "\n\n".join(filter(None, [tool.get("description"), grammar]))
 
 
-def _allowed(choice: Any) -> set[str] | None:
+def allowed_tools(choice: Any) -> set[str] | None:
+    """The names that a `tool_choice` of the form `allowed_tools` leaves; None for any other choice."""
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
         return set(map(_name, choice.get("tools", ())))
     return None
@@ -96,7 +120,7 @@ def callable_tools(request: TurnRequest, choice: str) -> set[str] | None:
         return set()
     if choice not in ("auto", "required"):
         return {choice}
-    return _allowed(request.tool_choice)
+    return allowed_tools(request.tool_choice)
 
 
 def custom_tools(request: TurnRequest) -> set[str]:
@@ -136,7 +160,7 @@ class FileSearch:
                     request.caller,
                     tool["vector_store_ids"],
                     item["queries"],
-                    limit=tool.get("max_num_results") or DEFAULT_RESULTS,
+                    limit=tool["max_num_results"],
                     filters=tool.get("filters"),
                     ranking=tool.get("ranking_options"),
                 )

@@ -1,7 +1,8 @@
 """What the routes of all wires do around a run: they wait for its end, and tell the log of requests of it."""
 
 import asyncio
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
@@ -12,6 +13,8 @@ from backtalk.http.sse import is_left
 from backtalk.turn.run import Run
 from backtalk.turn.runner import SERVER_RESTARTED
 from backtalk.turn.service import Turns
+
+T = TypeVar("T")
 
 
 def request_id(request: Request) -> str | None:
@@ -28,9 +31,26 @@ def record(request: Request, *runs: Run) -> None:
         for run in runs:
             spent.add(run.usage)
         began = [run.output.first_at for run in runs if run.output.first_at]
-        return TurnFacts(runs[0].head["model"], spent.input_tokens, spent.output_tokens, min(began, default=None))
+        costs = [run.state.cost_usd for run in runs if run.state.cost_usd is not None]
+        return TurnFacts(
+            runs[0].head["model"],
+            spent.input_tokens,
+            spent.output_tokens,
+            min(began, default=None),
+            sum(costs) if costs else None,
+        )
 
     request.scope["state"]["turn"] = facts
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns; it is cancelled when the client leaves, which nobody hears of then."""
+    task = asyncio.ensure_future(work)
+    if await is_left(request.receive, task):
+        task.cancel()
+        await asyncio.wait((task,))
+        raise Overloaded("The client has left.")
+    return await task
 
 
 def leave(turns: Turns, *runs: Run) -> None:

@@ -1,114 +1,16 @@
+"""The list of models, and embeddings of one client."""
+
 import base64
-import contextlib
-import json
-import threading
-from collections.abc import AsyncIterator, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import openai
 import pytest
-from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
+from serving_parts import DIMENSION, EMBEDDER, NAME, UpstreamHandler, application, refused
 
-from backtalk.domain.caller import Caller
-from backtalk.http import errors
-from backtalk.http.egress import Egress
 from backtalk.models.base import Upstream
-from backtalk.models.registry import BUILT_IN, Models
-from backtalk.search.wordllama import WordLlama
-from backtalk.serving.routes import routes
-from backtalk.testing import ScriptedModel, client, serve
-
-NAME = "backtalk/static"
-EMBEDDER = WordLlama()
-DIMENSION = EMBEDDER.dimension
-
-
-class LocalCaller:
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope.setdefault("state", {})["caller"] = Caller()
-        await self.app(scope, receive, send)
-
-
-class UpstreamHandler(BaseHTTPRequestHandler):
-    """An upstream with one embedding model."""
-
-    seen: ClassVar[list[dict[str, Any]]] = []
-
-    def do_GET(self) -> None:
-        self._send(200, {"object": "list", "data": [{"id": "org/embed:1", "object": "model", "created": 7}]})
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.seen.append({"path": self.path, "authorization": self.headers["authorization"], **body})
-        if body["model"] == "gone":
-            self._send(404, {"error": {"message": "no such model", "code": "model_not_found"}})
-            return
-        vector = base64.b64encode(np.array([0.5, -0.5], "<f4").tobytes()).decode()
-        data = [{"object": "embedding", "index": 0, "embedding": vector}]
-        usage = {"prompt_tokens": 3, "total_tokens": 3}
-        self._send(200, {"object": "list", "data": data, "model": body["model"], "usage": usage})
-
-    def _send(self, status: int, body: Any) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), UpstreamHandler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def application(*upstreams: Upstream) -> FastAPI:
-    egress = Egress(connect_timeout=2.0, idle_timeout=5.0)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        await egress.close()
-
-    app = FastAPI(lifespan=lifespan)
-    app.include_router(routes(Models(egress, upstreams, [ScriptedModel]), egress, EMBEDDER))
-    errors.install(app, lambda path: path.startswith("/v1"))
-    app.add_middleware(LocalCaller)
-    return app
-
-
-@pytest.fixture(scope="module")
-def alone() -> Iterator[openai.OpenAI]:
-    with serve(application()) as url, client(url) as sdk:
-        yield sdk
-
-
-@pytest.fixture(scope="module")
-def behind(upstream: str) -> Iterator[openai.OpenAI]:
-    with serve(application(Upstream("far", upstream, "sk-far"))) as url, client(url) as sdk:
-        yield sdk
-
-
-def refused(call: Any) -> tuple[int, Any, Any, str]:
-    with pytest.raises(openai.APIStatusError) as failure:
-        call()
-    body: Any = failure.value.body
-    return failure.value.status_code, body["param"], body["code"], body["message"]
+from backtalk.models.registry import BUILT_IN
+from backtalk.testing import client, serve
 
 
 def test_models_are_listed_and_shown(alone: openai.OpenAI, behind: openai.OpenAI) -> None:
@@ -191,7 +93,6 @@ def test_most_inputs_that_are_allowed(alone: openai.OpenAI) -> None:
 
 @pytest.mark.parametrize("model", ["far/org/embed:1", "org/embed:1"])
 def test_other_models_are_their_upstreams_business(behind: openai.OpenAI, model: str) -> None:
-    UpstreamHandler.seen.clear()
     answer = behind.embeddings.create(model=model, input=[[1, 2]], dimensions=2)
     assert answer.data[0].embedding == [0.5, -0.5]
     assert UpstreamHandler.seen == [
