@@ -165,7 +165,6 @@ def add_items(
                 "kind": kind,
                 "created_at": created,
                 "data": item,
-                "words": words_of(item),
             }
         )
         parent_id = item["id"]
@@ -187,9 +186,12 @@ def append_to_conversation(
         return
     last = _last(connection, project, conversation_id)
     position = last.position if last else 0
+    data = find_items(connection, project, ids)
     for offset, item_id in enumerate(ids, 1):
         query = update(items).where(items.c.id == item_id, items.c.project == project)
-        connection.execute(query.values(conversation_id=conversation_id, position=position + offset))
+        words = words_of(data[item_id]) if item_id in data else None
+        place = {"conversation_id": conversation_id, "position": position + offset, "words": words}
+        connection.execute(query.values(place))
     if last and not branched:
         first = update(items).where(items.c.id == ids[0], items.c.project == project)
         connection.execute(first.values(parent_id=last.id))
@@ -214,13 +216,23 @@ def branch(connection: Connection, project: str, conversation_id: str, leaf_id: 
 
     None when `leaf_id` is not in the conversation.
     """
-    query = select(items.c.id, items.c.parent_id, items.c.data).where(_of(project, conversation_id))
-    rows = connection.execute(query.order_by(items.c.position)).all()
-    found = _tree(connection, project, rows)
+    found = tree(connection, project, conversation_id)
     if leaf_id is not None and leaf_id not in found:
         return None
-    data = {row.id: row.data for row in rows}
-    return [data[item_id] for item_id in path(found, leaf_id or newest(found))]
+    ids = path(found, leaf_id or newest(found))
+    data = _data_of(connection, project, conversation_id, ids, whole=len(ids) == len(found))
+    return [data[item_id] for item_id in ids]
+
+
+def _data_of(
+    connection: Connection, project: str, conversation_id: str, ids: Sequence[str], *, whole: bool
+) -> dict[str, Item]:
+    """Items of a conversation by their ids; `whole`: they are all there are."""
+    if whole:
+        query = select(items.c.id, items.c.data).where(_of(project, conversation_id))
+        return {row.id: row.data for row in connection.execute(query)}
+    parts = (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE))
+    return {item_id: item for part in parts for item_id, item in find_items(connection, project, part).items()}
 
 
 def tree(connection: Connection, project: str, conversation_id: str) -> Tree:

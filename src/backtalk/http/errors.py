@@ -28,6 +28,10 @@ _TYPES = {
     429: "rate_limit_error",
     _OVERLOADED: "overloaded_error",
 }
+_OF_THE_API = frozenset(
+    {"responses", "chat", "completions", "conversations", "models", "embeddings", "files", "vector_stores", "messages"}
+)
+"""Where a client asks whose base URL lacks the /v1."""
 _INDEX = re.compile(r"\[(\d+)\]")
 
 
@@ -89,7 +93,10 @@ def install(app: FastAPI, is_ours: IsOurs) -> None:
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
-        if not is_ours(path_of(request.scope)):
+        path = path_of(request.scope)
+        if error.status_code == 404 and "route" not in request.scope and path.split("/")[1] in _OF_THE_API:
+            return render(NotFound(f"Nothing is at {path}: the API is at /v1{path}.", code="unknown_url"))
+        if not is_ours(path):
             return await http_exception_handler(request, error)
         return render(from_http(request, error))
 

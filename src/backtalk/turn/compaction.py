@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from backtalk.core.errors import BacktalkError, UpstreamError
+from backtalk.core.errors import BacktalkError, InvalidRequest, UpstreamError
 from backtalk.core.ids import new_id
 from backtalk.core.text import estimate_tokens
 from backtalk.domain.compaction import Compaction, pack, unpack
@@ -89,6 +89,11 @@ def _note(item: Item, waiting: set[str]) -> None:
 def is_worth_it(items: Sequence[Item]) -> bool:
     """Whether a summary would be shorter than what it stands for."""
     return sum(map(tokens_of, items)) > LEAST
+
+
+def nothing_to_compact() -> InvalidRequest:
+    """The error for a talk that has not begun."""
+    return InvalidRequest("There is no talk yet to be made short.", param="input", code="invalid_value")
 
 
 # ── making one ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -18,16 +18,20 @@ class Demand:
     """Looks at one answer, and holds it back until it is known to be what was demanded.
 
     `form` is the format of its text, `call` whether a tool has to be called, `allowed` the names of those that may be
-    (None: any): a call of another one is dropped. A model that keeps to formats by itself (`trusted`) is shown as it
+    (None: any): a call of another one is dropped. An answer that stop sequences may have cut short (`stopped`) is taken as it
+    is. A model that keeps to formats by itself (`trusted`) is shown as it
     speaks, once its first character could be JSON; it is checked all the same.
     """
 
-    def __init__(self, form: Format | None, *, call: bool, allowed: Collection[str] | None, trusted: bool) -> None:
+    def __init__(
+        self, form: Format | None, *, call: bool, allowed: Collection[str] | None, trusted: bool, stopped: bool = False
+    ) -> None:
         self.finish: Finish | None = None
         self._form = form
         self._call = call
         self._allowed = allowed
         self._trusted = trusted
+        self._stopped = stopped
         self._held: list[Delta] = []
         self._texts: list[str] = []
         self._dropped: set[int] = set()
@@ -87,7 +91,7 @@ class Demand:
 
     def _judge_format(self, form: Format, text: str) -> tuple[list[Delta], str | None]:
         problem = form.problem(text)
-        if problem is None:
+        if problem is None or self._stopped:
             return self._release(), None
         if self._showing:
             raise disobeyed(f"its answer is not what text.format demands: {problem}")

@@ -67,7 +67,7 @@ class Loop:
         reminders: list[Item] = []
         tries = 1 if last else TRIES
         while tries and (asked := _within_limit(run, prompt)):
-            demand = Demand(form, call=call, allowed=allowed, trusted=trusted)
+            demand = Demand(form, call=call, allowed=allowed, trusted=trusted, stopped=bool(prompt.stop))
             asked = _demanding(asked, form, trusted, reminders)
             try:
                 reminder = await self._step(run, asked, demand)

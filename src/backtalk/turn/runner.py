@@ -17,7 +17,7 @@ from backtalk.events import Fenced, Log, Tail, Writer, batches, ephemeral
 from backtalk.events.log import Dead, EphemeralWriter
 from backtalk.storage import Connection, Storage
 from backtalk.turn import store
-from backtalk.turn.compaction import Summarising, compact, stays
+from backtalk.turn.compaction import Summarising, compact, nothing_to_compact, stays
 from backtalk.turn.loop import Loop
 from backtalk.turn.opening import Opener
 from backtalk.turn.output import Output
@@ -104,6 +104,8 @@ class Runner:
         request.head |= {"id": request.head.get("id") or new_id("resp"), "created_at": now(), "model": model_id}
         run = Run(request, request.head, model, model_name)
         talk = self.opener.live(request, history)
+        if request.compact and not talk:
+            raise nothing_to_compact()
         long = talk if self.opener.too_long(request, talk) else None
         fitted = await (self.opener.fit_later(request, model) if long else self.opener.fit(request, model, talk))
         run.receipt = self.opener.receipt(run.id, fitted, request)
@@ -125,6 +127,8 @@ class Runner:
         try:
             model, model_name, _ = await self._resolve(request.model)
             talk = self.opener.live(request, await self.opener.settle(request))
+            if not talk:
+                raise nothing_to_compact()
             how = Summarising(model, model_name, self._limits.context_tokens, request.instructions, usage)
             item, _ = await compact(how, talk, users=True)
             return [said for said in talk if stays(said, users=True)], item

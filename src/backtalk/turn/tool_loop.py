@@ -82,7 +82,29 @@ def _functions_of(namespace: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _function(tool: dict[str, Any], name: str) -> Tool:
-    return Tool(name, tool.get("description") or "", tool.get("parameters"), tool.get("strict"))
+    parameters, strict = tool.get("parameters"), tool.get("strict")
+    if strict and not (parameters and _is_strict(parameters)):
+        strict = None  # it is OpenAI's default, and not what servers take for every schema
+    return Tool(name, tool.get("description") or "", parameters, strict)
+
+
+def _is_strict(schema: Any) -> bool:
+    """Whether a schema is of the kind that can be kept to strictly: closed objects, all of their properties required."""
+    if isinstance(schema, list):
+        return all(map(_is_strict, schema))
+    if not isinstance(schema, dict):
+        return True
+    properties = schema.get("properties")
+    if isinstance(properties, dict) or schema.get("type") == "object":
+        required = schema.get("required")
+        known = set(properties) if isinstance(properties, dict) else set()
+        if (
+            schema.get("additionalProperties") is not False
+            or not isinstance(required, list)
+            or known - {*map(str, required)}
+        ):
+            return False
+    return all(map(_is_strict, schema.values()))
 
 
 def _name(tool: dict[str, Any]) -> str:
