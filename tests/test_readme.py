@@ -86,8 +86,9 @@ def test_the_toml_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "backtalk.toml").write_text(block("toml", "upstreams"))
     monkeypatch.chdir(tmp_path)
     settings = Settings()
-    assert settings.model == "home/llama-3.3"
-    assert [(entry.name, entry.url) for entry in settings.upstreams] == [("home", "http://127.0.0.1:9000/v1")]
+    assert settings.model == ["home/llama-3.3"]
+    assert [(entry.name, entry.adapter) for entry in settings.upstreams] == [("home", "openai"), ("claude", "anthropic")]
+    assert settings.aliases["best"][1] == "home/llama-3.3"
     assert tomllib.loads(block("toml", "upstreams")).keys() <= Settings.model_fields.keys()
 
 

@@ -20,6 +20,7 @@ from backtalk.domain.model import (
     Usage,
 )
 from backtalk.models.passages import Marks, Source
+from backtalk.models.refusals import TOO_LONG
 
 
 class _Function(msgspec.Struct):
@@ -73,8 +74,16 @@ class _OutputDetails(msgspec.Struct):
 class _Usage(msgspec.Struct):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    prompt_cache_hit_tokens: int | None = None  # DeepSeek's
     prompt_tokens_details: _InputDetails | None = None
     completion_tokens_details: _OutputDetails | None = None
+
+
+class _Groq(msgspec.Struct):
+    """Where Groq tells what it used, and what went wrong."""
+
+    usage: _Usage | None = None
+    error: Any = None
 
 
 class _Chunk(msgspec.Struct, gc=False):
@@ -83,6 +92,8 @@ class _Chunk(msgspec.Struct, gc=False):
     error: Any = None
     object: str | None = None
     message: str | None = None
+    service_tier: Any = None
+    x_groq: _Groq | None = None
 
 
 _Scores: TypeAlias = tuple[dict[str, Any], ...]
@@ -96,6 +107,7 @@ _REASONS = {
     "content_filter": "content_filter",
     "safety": "content_filter",
 }
+_INVALID = (400, 413, 422, "400", "413", "422", "invalid_request_error")
 _UNREADABLE = "sent a chunk that cannot be read ({})"
 
 
@@ -112,7 +124,9 @@ class ChatDeltas:
         self._server = server
         self._usage: Usage | None = None
         self.failure: BacktalkError | None = None
-        self._calls: dict[int, str] = {}
+        self._tier: str | None = None
+        self._calls: dict[int, str] = {}  # ids by our indexes
+        self._moved: dict[int, int] = {}  # ours by the server's, where it has used one twice
         self._marks = Marks(sources) if sources else None
 
     @property
@@ -144,20 +158,31 @@ class ChatDeltas:
         reason = _REASONS.get((self.reason or "stop").lower(), "stop")
         if self._calls and reason == "stop":
             reason = "tool_calls"
-        return Finish(reason, self._usage)
+        return Finish(reason, self._usage, self._tier)
 
     def _chunk(self, chunk: _Chunk, out: list[Delta]) -> None:
         if chunk.error or chunk.object == "error":
-            raise self._failed(chunk)
+            raise self._failed(chunk.error or chunk.message)
         if chunk.usage:
             self._usage = _usage(chunk.usage)
+        if chunk.x_groq:
+            self._groq(chunk.x_groq)
+        if chunk.service_tier and isinstance(chunk.service_tier, str):
+            self._tier = chunk.service_tier
         for choice in chunk.choices or ():
             if choice.index:
                 continue
             if message := choice.delta or choice.message:
                 self._message(message, out, scores(choice.logprobs) if choice.logprobs else ())
-            if choice.finish_reason:
-                self.reason = choice.finish_reason
+            if choice.finish_reason == "error":
+                raise self._failed(None)
+            self.reason = choice.finish_reason or self.reason
+
+    def _groq(self, told: _Groq) -> None:
+        if told.error:
+            raise self._failed(told.error)
+        if told.usage:
+            self._usage = _usage(told.usage)
 
     def _message(self, message: _Message, out: list[Delta], scores: _Scores) -> None:
         thought = message.reasoning_content or message.reasoning
@@ -201,22 +226,28 @@ class ChatDeltas:
         return ToolCallDelta(index, arguments, call_id=self._calls[index], name=function.name or "")
 
     def _index(self, call: _ToolCall) -> int:
-        """Servers that send whole calls leave the index out or repeat it: another id or name is another call."""
-        index = call.index
-        if index is None:
-            index = max(self._calls, default=0)
-        new = call.id and call.function and call.function.name and index in self._calls
-        return max(self._calls) + 1 if new and call.id != self._calls[index] else index
+        """Servers that send whole calls leave the index out or repeat it: another id is another call, and without ids
+        another whole one."""
+        index = max(self._calls, default=0) if call.index is None else self._moved.get(call.index, call.index)
+        known, function = self._calls.get(index), call.function
+        if known is None or not function or not function.name:
+            return index
+        if not (call.id != known if call.id else _is_whole(function.arguments)):
+            return index
+        free = max(self._calls) + 1
+        if call.index is not None:
+            self._moved[call.index] = free
+        return free
 
-    def _failed(self, chunk: _Chunk) -> BacktalkError:
+    def _failed(self, error: Any) -> BacktalkError:
         """The error for one that came inside the stream, after the status had said 200."""
-        fields = chunk.error if isinstance(chunk.error, dict) else {"message": chunk.error or chunk.message}
+        fields = error if isinstance(error, dict) else {"message": error}
         message = f"{self._server} failed: {fields.get('message') or 'it gave no reason'}"
         match fields.get("code"):
-            case "rate_limit_exceeded" | 429:
+            case "rate_limit_exceeded" | 429 | "429":
                 return RateLimited(message)
-            case "context_length_exceeded" as code:
-                return InvalidRequest(message, code=code)
+            case code if code == "context_length_exceeded" or (code in _INVALID and TOO_LONG.search(message)):
+                return InvalidRequest(message, code="context_length_exceeded")
         return UpstreamError(message)
 
     def _nonsense(self, what: str) -> UpstreamError:
@@ -234,6 +265,16 @@ def _details(details: Any) -> Iterator[Delta]:
                 yield ReasoningDelta(text)
             case {"type": "reasoning.encrypted", "data": str(data)} if data:
                 yield SealedReasoning(data)
+
+
+def _is_whole(arguments: str | dict[str, Any] | None) -> bool:
+    """Whether these are all arguments of a call, and no piece of them."""
+    if not isinstance(arguments, str):
+        return arguments is not None
+    try:
+        return isinstance(msgspec.json.decode(arguments), dict)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False
 
 
 def scores(logprobs: Any) -> _Scores:
@@ -256,7 +297,7 @@ def _usage(usage: _Usage) -> Usage:
     return Usage(
         input_tokens=usage.prompt_tokens or 0,
         output_tokens=usage.completion_tokens or 0,
-        cached_tokens=given.cached_tokens or 0,
+        cached_tokens=given.cached_tokens or usage.prompt_cache_hit_tokens or 0,
         cache_write_tokens=given.cache_write_tokens or 0,
         reasoning_tokens=made.reasoning_tokens or 0,
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import msgspec
 
@@ -37,14 +37,14 @@ class Health:
         self._places = asyncio.Semaphore(most) if most else None
         self._in_flight = 0
         self._failures = 0
-        self._ever = False
+        self._heard = 0  # how often it was found to answer, or not to
         self._open_until = 0.0
         self._spare = _SPARE
         self._error: tuple[str, int] | None = None
 
     def report(self) -> Report:
         down = self._failures >= FAILURES
-        state = "down" if down else "failing" if self._failures else "up" if self._ever else "unknown"
+        state = "down" if down else "failing" if self._failures else "up" if self._heard else "unknown"
         error, at = self._error or (None, None)
         return Report(state, self._in_flight, self._failures, error, at)
 
@@ -54,14 +54,28 @@ class Health:
         server's places stay taken."""
         self._check()
         await self._enter()
+        try:
+            self._check()  # again: it may have gone down while this one waited
+            with self._counted():
+                yield
+        finally:
+            if self._places:
+                self._places.release()
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        """A call that goes out. While the circuit is open it is the one that tries: others wait for what it finds."""
+        tries, heard = self._failures >= FAILURES, self._heard
+        if tries:
+            self._open_until = monotonic() + COOLING
         self._in_flight += 1
         self._spare = min(_SPARE, self._spare + _SHARE)
         try:
             yield
         finally:
             self._in_flight -= 1
-            if self._places:
-                self._places.release()
+            if tries and heard == self._heard:  # its client had left or was wrong: the next one tries
+                self._open_until = 0.0
 
     def may_retry(self) -> bool:
         """Takes a retry out of the budget, if there is one left."""
@@ -72,13 +86,14 @@ class Health:
 
     def succeeded(self) -> None:
         """It began to answer."""
-        self._ever, self._failures, self._open_until = True, 0, 0.0
+        self._heard += 1
+        self._failures, self._open_until = 0, 0.0
 
     def failed(self, error: BacktalkError) -> None:
         """It refused, or broke off. What a client did wrong is no failure of the server's."""
         if error.status < 500:
             return
-        self._ever = True
+        self._heard += 1
         self._failures += 1
         self._error = (error.message[:300], now())
         if self._failures >= FAILURES:
@@ -97,7 +112,6 @@ class Health:
                 status=503,
                 headers={"retry-after": str(wait), "retry-after-ms": str(round(left * 1000))},
             )
-        self._open_until = monotonic() + COOLING  # this call is the one that tries
 
     async def _enter(self) -> None:
         if self._places is None:

@@ -21,7 +21,7 @@ class Price(msgspec.Struct, frozen=True):
 
     def of(self, usage: Usage) -> float:
         """What some usage costs, in USD."""
-        plain = usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens
+        plain = max(0, usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens)  # some count them apart
         cached = self.input if self.cached is None else self.cached
         written = self.input if self.cache_write is None else self.cache_write
         total = plain * self.input + usage.cached_tokens * cached + usage.cache_write_tokens * written
