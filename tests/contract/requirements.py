@@ -98,6 +98,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "A10": "What coding agents send is taken: 64 kB of tools, marks of caches, betas, fields that mean nothing here",
         "A11": "count_tokens counts a body's prompt; a prompt that is too long says so in Anthropic's words",
         "A12": "A client that leaves a stream stops the run",
+        "A13": "Models are listed and retrieved in Anthropic's shape for its clients",
     },
     "Conversations": {
         "V1": "Conversations are made, read, changed and deleted",

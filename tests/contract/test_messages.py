@@ -543,3 +543,11 @@ def test_a_client_that_leaves_stops_the_run(tmp_path: Path) -> None:
         while "backtalk_runs_in_progress 0.0" not in (figures := httpx2.get(f"{root}/metrics").text):
             assert time.monotonic() < deadline, figures
             time.sleep(0.05)
+
+
+@pytest.mark.wire("A13")
+def test_models_are_listed_in_anthropics_shape(claude: anthropic.Anthropic, http: httpx2.Client) -> None:
+    listed = [model.id for model in claude.models.list()]
+    assert "scripted" in listed
+    assert claude.models.retrieve("scripted").type == "model"
+    assert http.get("/models").json()["object"] == "list"

@@ -26,12 +26,13 @@ class Usage(msgspec.Struct):
 
 
 class Tool(msgspec.Struct, frozen=True):
-    """A function that a model may call. `parameters` is a JSON schema of an object."""
+    """A function that a model may call. `parameters` is a JSON schema of an object; `cache_control` is Anthropic's mark."""
 
     name: str
     description: str = ""
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+    cache_control: dict[str, Any] | None = None
 
 
 class Prompt(msgspec.Struct, kw_only=True):

@@ -325,6 +325,8 @@ def _tools(prompt: Prompt, called: Iterable[str]) -> dict[str, Any]:
 
 def _tool(tool: Tool) -> dict[str, Any]:
     made: dict[str, Any] = {"name": tool.name, "input_schema": {"type": "object", **(tool.parameters or {})}}
+    if tool.cache_control:
+        made["cache_control"] = tool.cache_control
     return {**made, "description": tool.description} if tool.description else made
 
 

@@ -42,6 +42,11 @@ def chat_body(
     body.update((name, value) for name in _SETTINGS if (value := getattr(prompt, name)) is not None)
     if prompt.max_output_tokens is not None:
         body[max_tokens] = prompt.max_output_tokens
+    if prompt.service_tier not in (None, "auto", "default"):
+        body["service_tier"] = prompt.service_tier
+    if native:  # strict servers refuse what they do not know
+        kept = {"prompt_cache_key": prompt.cache_key, "prompt_cache_retention": prompt.cache_retention}
+        body.update((name, value) for name, value in kept.items() if value is not None)
     if prompt.logprobs is not None:
         body["logprobs"] = True
     if prompt.logprobs:

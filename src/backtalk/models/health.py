@@ -78,8 +78,8 @@ class Health:
                 self._open_until = 0.0
 
     def may_retry(self) -> bool:
-        """Takes a retry out of the budget, if there is one left."""
-        if self._spare < 1:
+        """Takes a retry out of the budget, if there is one left. None is spent on a server that is down."""
+        if self._failures >= FAILURES or self._spare < 1:
             return False
         self._spare -= 1
         return True

@@ -1,7 +1,8 @@
 """`/v1/models`, `/v1/embeddings`, `/v1/rerank` and `/v1/moderations`."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request
@@ -20,6 +21,8 @@ from backtalk.serving.answers import EmbeddingList, ModelList, ModelObject, Mode
 from backtalk.serving.service import Serving
 from backtalk.serving.wire import EmbeddingsBody, ModerationsBody, RerankBody
 
+ANTHROPIC = "anthropic-version"
+"""The header by which Anthropic's clients are told apart."""
 CallerOf = Annotated[Caller, Depends(caller)]
 ModelId = Annotated[str, Path(description="A model's id, such as `backtalk/static`.", examples=["backtalk/static"])]
 _NOBODY_WAITED = 499
@@ -38,9 +41,12 @@ def routes(models: Models, egress: Egress, embedder: Embedder) -> APIRouter:
         response_model=None,
         responses=answers(ModelList),
     )
-    async def list_models(caller: CallerOf) -> Response:
+    async def list_models(request: Request, caller: CallerOf) -> Response:
         """Those of every model server that is connected and answers, and what is built in."""
-        return JSON({"object": "list", "data": [_shown(card) for card in await serving.cards()]})
+        cards = await serving.cards()
+        if ANTHROPIC in request.headers:
+            return JSON(_page(cards))
+        return JSON({"object": "list", "data": [_shown(card) for card in cards]})
 
     @api.get(
         "/v1/models/{model:path}",
@@ -49,8 +55,9 @@ def routes(models: Models, egress: Egress, embedder: Embedder) -> APIRouter:
         response_model=None,
         responses=answers(ModelObject, 404),
     )
-    async def get_model(model: ModelId, caller: CallerOf) -> Response:
-        return JSON(_shown(await serving.card(model)))
+    async def get_model(model: ModelId, request: Request, caller: CallerOf) -> Response:
+        card = await serving.card(model)
+        return JSON(_info(card) if ANTHROPIC in request.headers else _shown(card))
 
     @api.post(
         "/v1/embeddings",
@@ -102,6 +109,17 @@ async def _while_wanted(request: Request, work: Coroutine[Any, Any, Any]) -> Res
         return JSON(await task)
     finally:
         task.cancel()
+
+
+def _page(cards: Sequence[ModelCard]) -> dict[str, Any]:
+    """A list of models as Anthropic's clients read it: all of them on one page."""
+    data = [_info(card) for card in cards]
+    return {"data": data, "has_more": False, "first_id": data[0]["id"], "last_id": data[-1]["id"]}
+
+
+def _info(card: ModelCard) -> dict[str, Any]:
+    created = datetime.fromtimestamp(card.created, UTC).isoformat().replace("+00:00", "Z")
+    return {"type": "model", "id": card.id, "display_name": card.id, "created_at": created, "lifecycle": "active"}
 
 
 def _shown(card: ModelCard) -> dict[str, Any]:

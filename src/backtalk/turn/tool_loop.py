@@ -85,7 +85,7 @@ def _function(tool: dict[str, Any], name: str) -> Tool:
     parameters, strict = tool.get("parameters"), tool.get("strict")
     if strict and not (parameters and _is_strict(parameters)):
         strict = None  # it is OpenAI's default, and not what servers take for every schema
-    return Tool(name, tool.get("description") or "", parameters, strict)
+    return Tool(name, tool.get("description") or "", parameters, strict, tool.get("cache_control"))
 
 
 def _is_strict(schema: Any) -> bool:
