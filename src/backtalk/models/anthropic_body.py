@@ -13,7 +13,7 @@ from backtalk.core.errors import InvalidRequest
 from backtalk.domain.items import Item, Part, is_user_message, text_of
 from backtalk.domain.model import Prompt, Tool
 from backtalk.models.anthropic_events import REDACTED, SEALED
-from backtalk.models.chat_parts import NO_ARGUMENTS, RESULTS, UNANSWERED, is_part, result_text, written
+from backtalk.models.chat_parts import UNANSWERED, is_part, other_call, written
 from backtalk.models.passages import Source, told
 
 Block: TypeAlias = dict[str, Any]
@@ -177,12 +177,10 @@ class _Messages:
 
     def _other_call(self, item: Item, name: str) -> None:
         """A tool that this wire has no form for, told as a function. One that ran where the model was is answered."""
-        call_id = item.get("call_id") or item["id"]
-        arguments = {key: value for key, value in item.items() if key not in NO_ARGUMENTS and value is not None}
-        self._call(call_id, name, written(arguments))
-        result = next((item[key] for key in RESULTS if item.get(key) is not None), None)
-        if result is not None or not item.get("call_id"):
-            self._answer(call_id, result_text(item.get("status") if result is None else result))
+        call_id, arguments, answer = other_call(item)
+        self._call(call_id, name, arguments)
+        if answer is not None:
+            self._answer(call_id, answer)
 
     def _output(self, item: Item) -> None:
         """Answers a call. A result of no call would be refused."""

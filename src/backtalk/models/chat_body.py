@@ -4,7 +4,7 @@ from typing import Any
 
 from backtalk.domain.items import Item, Part
 from backtalk.domain.model import Prompt, Tool
-from backtalk.models.chat_parts import NO_ARGUMENTS, RESULTS, UNANSWERED, content, plain, result_text, returned, written
+from backtalk.models.chat_parts import UNANSWERED, content, other_call, plain, returned, written
 from backtalk.models.passages import Source, told
 
 _BESIDES = "What the tool returned besides text:"
@@ -120,12 +120,10 @@ class _Messages:
 
     def _other_call(self, item: Item, name: str) -> None:
         """A tool that this wire has no form for, told as a function. One that ran where the model was is answered."""
-        call_id = item.get("call_id") or item["id"]
-        arguments = {key: value for key, value in item.items() if key not in NO_ARGUMENTS and value is not None}
-        self._call(call_id, name, written(arguments))
-        result = next((item[key] for key in RESULTS if item.get(key) is not None), None)
-        if result is not None or not item.get("call_id"):
-            self._answer(call_id, result_text(item.get("status") if result is None else result))
+        call_id, arguments, answer = other_call(item)
+        self._call(call_id, name, arguments)
+        if answer is not None:
+            self._answer(call_id, answer)
 
     def _output(self, item: Item) -> None:
         """Answers a call with text, which is all that a tool's message takes. Servers refuse an answer to no call."""

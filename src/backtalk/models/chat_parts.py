@@ -14,9 +14,9 @@ _LONGEST_RESULT = 4000
 _FOLLOWS = "It returned no text. What it returned follows."
 
 UNANSWERED = "This call was not answered."
-RESULTS = ("result", "results", "outputs")
+_RESULTS = ("result", "results", "outputs")
 """Fields in which a call of a tool that a server ran holds what came of it."""
-NO_ARGUMENTS = {"id", "type", "status", "call_id", *RESULTS}
+_NO_ARGUMENTS = {"id", "type", "status", "call_id", *_RESULTS}
 """Fields of such a call that say nothing of what was asked."""
 
 
@@ -44,6 +44,15 @@ def returned(item: Item) -> tuple[str, list[Part]]:
         return written(output), []
     rest = [_part(part) for part in parts if "text" not in part]
     return text_of(item) or (_FOLLOWS if rest else ""), rest
+
+
+def other_call(item: Item) -> tuple[str, str, str | None]:
+    """(call id, arguments, answer) of a call that a wire has no form for. One that ran where the model was is answered."""
+    arguments = {key: value for key, value in item.items() if key not in _NO_ARGUMENTS and value is not None}
+    result = next((item[key] for key in _RESULTS if item.get(key) is not None), None)
+    answered = result is not None or not item.get("call_id")
+    answer = result_text(item.get("status") if result is None else result) if answered else None
+    return item.get("call_id") or item["id"], written(arguments), answer
 
 
 def written(value: Any) -> str:
