@@ -1,10 +1,5 @@
-"""Events as Anthropic's Messages: a stream of blocks, or one message object. No I/O.
+"""Events as Anthropic's Messages: a stream of blocks, or one message object. No I/O."""
 
-On that wire blocks come one after another. Ours may be open side by side, as function calls are until the model's step
-ends: what comes for a later block is held back until the earlier ones are done.
-"""
-
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
@@ -50,15 +45,11 @@ def message_stream(
     return rendered(following, final, renderer.frames, end=b"")
 
 
-class _Block(msgspec.Struct):
-    """A block that was begun. `held` is what has to wait for the blocks before it, `written` what a call is given."""
+class _Block(msgspec.Struct, frozen=True):
+    """The block that is open. `begin` is what stands before each of its deltas."""
 
     number: int
     begin: bytes
-    kind: str
-    held: list[bytes]
-    written: list[str]
-    done: bool = False
 
 
 class MessageRenderer:
@@ -70,8 +61,7 @@ class MessageRenderer:
         self._stopped_by = stopped_by
         self._out: list[bytes] = []
         self._count = 0
-        self._open: dict[int, _Block] = {}  # by output index
-        self._queue: deque[_Block] = deque()  # those that are not sent to their end; the first is on the line
+        self._block: _Block | None = None
 
     def frames(self, events: Sequence[Event], state: State) -> bytes:
         """`state` is the final one, needed where the events hold the end."""
@@ -82,9 +72,9 @@ class MessageRenderer:
             elif isinstance(event, PartAdded):
                 self._begin_part(event)
             elif isinstance(event, ItemAdded) and event.item["type"] == "function_call":
-                self._begin(event.index, {**_tool_use(event.item), "input": {}})
+                self._begin({**_tool_use(event.item), "input": {}})
             elif isinstance(event, PartDone) and event.part["type"] in ("output_text", "refusal"):
-                self._finish(event.index)
+                self._finish()
             elif isinstance(event, ItemDone):
                 self._finish_item(event)
             elif isinstance(event, Ended):
@@ -95,68 +85,44 @@ class MessageRenderer:
 
     # ── blocks ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _begin(self, index: int, block: dict[str, Any]) -> None:
-        self._finish_whole_calls()
-        number, kind = self._count, block["type"]
-        self._count += 1
+    def _begin(self, block: dict[str, Any]) -> None:
+        number, self._count = self._count, self._count + 1
         begin = b""
-        if kind in _DELTAS:
+        if names := _DELTAS.get(block["type"]):
             begin = (
                 b"event: content_block_delta\ndata: "
-                b'{"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":' % (number, *_DELTAS[kind])
+                b'{"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":' % (number, *names)
             )
-        opened = self._open[index] = _Block(number, begin, kind, [], [])
-        self._queue.append(opened)
-        self._line(opened).append(_frame("content_block_start", index=number, content_block=block))
-
-    def _line(self, block: _Block) -> list[bytes]:
-        """Where a block's frames go: out, if it is its turn."""
-        return self._out if block is self._queue[0] else block.held
+        self._block = _Block(number, begin)
+        self._out.append(_frame("content_block_start", index=number, content_block=block))
 
     def _deltas(self, event: Deltas) -> None:
-        block = self._open.get(event.index)
-        if block is None:  # a call that was whole: what follows is nothing
-            return
-        line = self._line(block)
-        for delta in event.deltas:
-            line += (block.begin, _encode(delta), _END)
-        if block.kind == "tool_use":
-            block.written += event.deltas
+        if self._block:
+            begin = self._block.begin
+            for delta in event.deltas:
+                self._out += (begin, _encode(delta), _END)
 
     def _begin_part(self, event: PartAdded) -> None:
         if event.part["type"] in ("output_text", "refusal"):
-            self._begin(event.index, {"type": "text", "text": "", "citations": None})
-        elif (block := self._open.get(event.index)) is None:
-            self._begin(event.index, {"type": "thinking", "thinking": "", "signature": ""})
+            self._begin({"type": "text", "text": "", "citations": None})
+        elif self._block is None:
+            self._begin({"type": "thinking", "thinking": "", "signature": ""})
         else:
-            self._line(block).append(block.begin + _encode(_BETWEEN) + _END)
+            self._out.append(self._block.begin + _encode(_BETWEEN) + _END)
 
     def _finish_item(self, event: ItemDone) -> None:
         sealed = event.item.get("encrypted_content") if event.item["type"] == "reasoning" else None
-        if sealed and (block := self._open.get(event.index)):
+        if sealed and self._block:
             signature = {"type": "signature_delta", "signature": sealed}
-            self._line(block).append(_frame("content_block_delta", index=block.number, delta=signature))
+            self._out.append(_frame("content_block_delta", index=self._block.number, delta=signature))
         elif sealed:
-            self._begin(event.index, {"type": "redacted_thinking", "data": sealed})
-        self._finish(event.index)
+            self._begin({"type": "redacted_thinking", "data": sealed})
+        self._finish()
 
-    def _finish(self, index: int) -> None:
-        block = self._open.pop(index, None)
-        if block is None:
-            return
-        self._line(block).append(_frame("content_block_stop", index=block.number))
-        block.done = True
-        while self._queue and self._queue[0].done:
-            self._queue.popleft()
-            if self._queue:
-                self._out += self._queue[0].held
-                self._queue[0].held = []
-
-    def _finish_whole_calls(self) -> None:
-        """A call whose arguments are a whole object says no more: what comes next need not wait for the step's end."""
-        whole = [index for index, block in self._open.items() if block.kind == "tool_use" and _object(block.written)]
-        for index in whole:
-            self._finish(index)
+    def _finish(self) -> None:
+        if self._block:
+            self._out.append(_frame("content_block_stop", index=self._block.number))
+            self._block = None
 
     # ── the message ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -266,18 +232,16 @@ def _text(part: Part) -> dict[str, Any]:
 def _tool_use(item: Item) -> dict[str, Any]:
     """A call. What a model wrote instead of an object is handed on as what it is, so that no tool runs without input."""
     written = item["arguments"]
-    given = _object([written])
+    given = _object(written)
     if given is None:
         given = {"INVALID_JSON": written} if written.strip() else {}
     return {"type": "tool_use", "id": item["call_id"], "name": item["name"], "input": given}
 
 
-def _object(written: Sequence[str]) -> dict[str, Any] | None:
+def _object(written: str) -> dict[str, Any] | None:
     """The object that a call's arguments are, if they are one."""
-    if not written or not written[-1].endswith(("}", " ", "\n")):
-        return None
     try:
-        value = msgspec.json.decode("".join(written))
+        value = msgspec.json.decode(written)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -111,6 +111,7 @@ class Output:
         self._calls: dict[int, _Open] = {}
         self._called: set[int] = set()  # the model's indexes of calls that were opened in this step
         self._waiting: dict[int, list[ToolCallDelta]] = {}  # calls that are shown when the one that is open has ended
+        self._later: list[Delta] = []  # what was said while a call was half written, shown when it has ended
         self._tools: list[int] = []  # output indexes of open items of tools that the server runs
         self._events: list[Event] = []
 
@@ -123,6 +124,10 @@ class Output:
 
     def feed(self, deltas: Sequence[Delta]) -> list[Event]:
         """The events of what a model said in one read."""
+        self._take_in(deltas)
+        return self.take()
+
+    def _take_in(self, deltas: Sequence[Delta]) -> None:
         for delta in deltas:
             kind = type(delta)
             if kind in _KINDS:
@@ -135,24 +140,28 @@ class Output:
                 self._seal(delta)
             elif isinstance(delta, Finish):
                 self.finish = delta
-        return self.take()
 
     def close(self, status: str = "completed") -> list[Event]:
         """Ends whatever is open. Where the answer was cut off, what is last is `incomplete`, and what is not whole."""
+        self._end_all_calls(status)
+        later, self._later = self._later, []
+        self._take_in(later)
         if self._text:
-            self._close_text(status if self._is_last(self._text.index) else "completed")
-        self._end_calls(status)
-        while self._waiting:
-            self._open_waiting()
-            self._end_calls(status)
+            self._close_text(status)
         for index in self._tools:
             self._finish_item(index, {**self.items[index], "status": status})
         self._tools.clear()
         return self.take()
 
+    def _end_all_calls(self, status: str) -> None:
+        self._end_calls(status)
+        while self._waiting:
+            self._open_waiting()
+            self._end_calls(status)
+
     def _end_calls(self, status: str) -> None:
         for call in self._calls.values():
-            last = self._is_last(call.index) and not self._waiting
+            last = self._is_last(call.index) and not (self._waiting or self._later)
             whole = not last and bool(call.texts) and _is_json("".join(call.texts))
             self._close_call(call, "completed" if whole else status)
         self._calls.clear()
@@ -205,6 +214,7 @@ class Output:
         open_ = [self._text, *self._calls.values()]
         texts = [text for item in open_ if item and item.index >= since for text in item.texts]
         texts += [delta.arguments for deltas in self._waiting.values() for delta in deltas]
+        texts += [getattr(delta, "text", "") for delta in self._later]
         return "".join([*map(_written, self.items[since:]), *texts])
 
     # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -215,6 +225,8 @@ class Output:
             return
         open_ = self._text
         if open_ is None or open_.kind != kind or (kind == _SUMMARY and open_.summary != delta.part):  # type: ignore[union-attr]
+            if self._calls and self._is_early(delta):
+                return
             open_ = self._open_text(item, kind)
             if type(delta) is SummaryDelta:
                 open_.summary = delta.part
@@ -231,6 +243,13 @@ class Output:
             self.seq += 1
         else:
             self._emit(Deltas(self.seq, kind, open_.index, open_.item["id"], open_.part_index, [text], logprobs))
+
+    def _is_early(self, delta: Delta) -> bool:
+        """Whether a call is half written, so that this has to wait for it."""
+        self._advance()
+        if self._calls:
+            self._later.append(delta)
+        return bool(self._calls)
 
     def _open_text(self, item_type: str, kind: str) -> _Open:
         """The next part, in the item that is open if it may hold it. A summary stands before the thinking itself."""
@@ -252,7 +271,6 @@ class Output:
 
     def _open_item(self, item_type: str) -> _Open:
         self._close_text("completed")
-        self._advance()
         item: Item = {"id": new_id(id_prefix(item_type)), "type": item_type, "status": "in_progress"}
         item |= {"role": "assistant", "content": []} if item_type == "message" else {"summary": [], "content": []}
         self._text = _Open(self._add_item(item), item)
@@ -276,6 +294,8 @@ class Output:
     def _seal(self, delta: SealedReasoning) -> None:
         """Belongs to the thinking that is open, or is all that is told of it."""
         open_ = self._text
+        if self._calls and self._is_early(delta):
+            return
         if open_ is None or open_.item["type"] != "reasoning" or open_.item.get("encrypted_content"):
             open_ = self._open_item("reasoning")
         self._close_part(open_)
@@ -284,6 +304,8 @@ class Output:
     def _cite(self, delta: CitationDelta) -> None:
         open_ = self._text
         if open_ is None or open_.kind != "output_text":
+            if self._later:
+                self._later.append(delta)
             return
         annotation = {
             "type": "file_citation",
