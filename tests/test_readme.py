@@ -87,7 +87,10 @@ def test_the_toml_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     settings = Settings()
     assert settings.model == ["home/llama-3.3"]
-    assert [(entry.name, entry.adapter) for entry in settings.upstreams] == [("home", "openai"), ("claude", "anthropic")]
+    assert [(entry.name, entry.adapter) for entry in settings.upstreams] == [
+        ("home", "openai"),
+        ("claude", "anthropic"),
+    ]
     assert settings.aliases["best"][1] == "home/llama-3.3"
     assert tomllib.loads(block("toml", "upstreams")).keys() <= Settings.model_fields.keys()
 

@@ -28,6 +28,7 @@ SYSTEM = [
     r"FROM jobs|^UPDATE jobs SET",  # the queue: claimed, renewed and swept for all projects
     r"FROM api_keys WHERE api_keys\.(prefix|hash)|FROM api_keys LIMIT|EXISTS \(SELECT .* FROM api_keys|^UPDATE api_keys SET last_used_at",  # who is it
     r"^SELECT .* FROM files WHERE files\.expires_at",  # the sweep of expired files
+    r"^DELETE FROM idempotency_keys WHERE idempotency_keys\.created_at < ",  # the sweep of keys that are a day old
 ]
 
 
@@ -79,7 +80,9 @@ def story(url: str) -> None:
     sdk.vector_stores.search(store.id, query="garage", filters={"type": "eq", "key": "a", "value": 1})
     batch = sdk.vector_stores.file_batches.create_and_poll(store.id, file_ids=[file.id], poll_interval_ms=50)
     sdk.vector_stores.file_batches.list_files(batch.id, vector_store_id=store.id)
-    conversation = sdk.conversations.create(items=[{"type": "message", "role": "user", "content": "Hello"}])
+    conversation = sdk.conversations.create(
+        items=[{"type": "message", "role": "user", "content": "Hello"}], extra_headers={"idempotency-key": "k"}
+    )
     search: Any = [{"type": "file_search", "vector_store_ids": [store.id]}]
     first = sdk.responses.create(
         model="scripted", input="What do the documents say of the garage?", tools=search, conversation=conversation.id

@@ -34,6 +34,8 @@ from backtalk.http.envelope import Allowance, Envelope
 from backtalk.http.metrics import Metrics
 from backtalk.http.paths import path_of
 from backtalk.http.route import JSON
+from backtalk.idempotency.guard import Idempotency
+from backtalk.idempotency.service import Keys
 from backtalk.jobs.service import Jobs
 from backtalk.models.base import Upstream
 from backtalk.models.discovery import from_environ, on_loopback
@@ -114,6 +116,7 @@ class Backtalk(FastAPI):
         self._include_routes()
         docs.install(self)
         errors.install(self, self._is_ours)
+        self.add_middleware(Idempotency, keys=self.idempotency, is_ours=self._is_ours)
         self._guard(self, self._is_ours)
         self.add_middleware(
             Envelope, strict=self.settings.strict, allowance=self._allowance, observers=self._observers()
@@ -177,6 +180,7 @@ class Backtalk(FastAPI):
         self.egress = Egress(connect_timeout=settings.connect_timeout, idle_timeout=settings.idle_timeout)
         self.access = Access(self.storage)
         self.jobs = Jobs(self.storage, owner)
+        self.idempotency = Keys(self.storage, owner)
         self.files = Files(self.storage, settings.home / "files")
         self.models = models_of(self.egress, settings, models)
         self.retrieval = Retrieval(self.storage, self.files, self.jobs, settings.home, embedder=embedder)
@@ -253,7 +257,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[Any]:
         await upgrade(app.storage)
         stack.push_async_callback(app.storage.close)
         stack.push_async_callback(app.egress.close)
-        for room in (app.log, app.files, app.retrieval, app.jobs, app.runner):
+        for room in (app.log, app.files, app.retrieval, app.jobs, app.idempotency, app.runner):
             await room.start()
             stack.push_async_callback(room.stop)
         if app.settings.discover and not app.models.upstreams:

@@ -16,6 +16,11 @@ GROUPS: dict[str, dict[str, str]] = {
         "E8": "A body over the limit is a 413",
         "E9": "A client's X-Client-Request-Id is echoed",
     },
+    "Idempotency keys": {
+        "I1": "A POST that comes again under its Idempotency-Key gets the first answer, byte for byte, streams too",
+        "I2": "Another body is a 409, the same one while it is under way too; after 408, 409, 429 and 5xx the key is free",
+        "I3": "Across a crash nothing is made twice, and what was seen is not contradicted",
+    },
     "Responses": {
         "R1": "A JSON response has every key that Open Responses requires, and validates strictly against the SDK's type",
         "R2": "Input is a string, or items: easy messages, messages with parts, output items sent back with or without ids",

@@ -123,3 +123,47 @@ def test_images_in_the_output_of_a_function_reach_the_model(tmp_path: Path) -> N
     with talking(tmp_path, model) as talk:
         assert talk.post(input=[*user(), call, output]).status_code == 200
     assert model.prompts[0].items[-1]["output"][0]["image_url"] == PIXEL
+
+
+def png(number: int, size: int) -> bytes:
+    """What passes for an image of so many bytes, no two the same."""
+    return PNG + number.to_bytes(4, "big") + bytes(size - len(PNG) - 4)
+
+
+@pytest.mark.wire("R21")
+def test_a_file_of_five_megabytes_is_taken(tmp_path: Path) -> None:
+    model = ScriptedModel()
+    data = "data:application/pdf;base64," + base64.b64encode(b"%PDF-1.7\n" + bytes(5 * 2**20)).decode()
+    with talking(tmp_path, model) as talk:
+        reply = talk.post(input=user({"type": "input_file", "filename": "a.pdf", "file_data": data}), store=False)
+        assert reply.status_code == 200, reply.text
+    assert parts_of(model)[0]["file_data"] == data
+
+
+@pytest.mark.wire("R21", "E2")
+def test_an_image_that_is_named_often_is_loaded_once_and_all_together_have_a_limit(tmp_path: Path) -> None:
+    model = ScriptedModel()
+    with talking(tmp_path, model) as talk:
+
+        def image(number: int) -> dict[str, Any]:
+            file = talk.sdk.files.create(file=(f"{number}.png", png(number, 2 * 2**20)), purpose="vision")
+            return {"type": "input_image", "file_id": file.id}
+
+        images = [image(0)] * 40
+        assert talk.post(input=user(*images)).status_code == 200
+        urls = [part["image_url"] for part in parts_of(model)]
+        assert len(urls) == 40 and all(url is urls[0] for url in urls)
+        many = [image(number) for number in range(26)]
+        assert talk.post(input=user(*many[:25])).status_code == 200
+        reply = talk.post(input=user(*many))
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, "input[0].content[26].file_id")
+        assert "52,428,800" in reply.json()["error"]["message"]
+
+
+@pytest.mark.wire("R21")
+def test_two_files_of_the_same_bytes_keep_their_names(tmp_path: Path) -> None:
+    model = ScriptedModel()
+    data = base64.b64encode(NOTE).decode()
+    with talking(tmp_path, model) as talk:
+        talk.post(input=user(*({"type": "input_file", "filename": f"{n}.md", "file_data": data} for n in "ab")))
+    assert [part["filename"] for part in parts_of(model)] == ["a.md", "b.md"]

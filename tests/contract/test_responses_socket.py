@@ -196,6 +196,29 @@ def test_a_turn_that_only_prepares(line: ClientConnection, store: bool) -> None:
     assert after["type"] == "response.completed" and after["response"]["output"]
 
 
+@pytest.mark.wire("W5")
+@pytest.mark.parametrize("store", [True, False])
+@pytest.mark.parametrize("empty", [[], None])
+def test_a_turn_that_only_prepares_needs_no_input(line: ClientConnection, store: bool, empty: Any) -> None:
+    ready = turn(line, empty, generate=False, store=store, instructions="Be brief.")
+    assert (ready["type"], ready["response"]["output"]) == ("response.completed", [])
+    after = turn(line, "Hello", store=store, previous_response_id=ready["response"]["id"])
+    assert after["response"]["output"][0]["content"][0]["text"] == "You said: Hello"
+
+
+@pytest.mark.wire("W3", "R21")
+def test_a_kept_file_that_is_gone_kills_no_chain(line: ClientConnection, sdk: openai.OpenAI) -> None:
+    file = sdk.files.create(file=("a.md", b"# Leave"), purpose="user_data").id
+    part = {"type": "input_file", "file_id": file}
+    first = turn(line, [{"role": "user", "content": [part]}], store=False)["response"]["id"]
+    sdk.files.delete(file)
+    second = turn(line, "And?", store=False, previous_response_id=first)
+    assert second["type"] == "response.completed"
+    new = {"role": "user", "content": [{"type": "input_text", "text": "x"}, part]}
+    error = turn(line, [new], store=False, previous_response_id=second["response"]["id"])["error"]
+    assert error["param"] == "input[0].content[1].file_id"  # of this frame's own input
+
+
 @SDK_WARNS
 @pytest.mark.wire("W5")
 def test_steering_is_refused_with_its_own_event(server: Server) -> None:
@@ -225,8 +248,11 @@ def test_who_may_not_call_may_not_connect(tmp_path: Path) -> None:
             ):
                 pass
             assert refused.value.response.status_code == status
+            assert refused.value.response.headers["x-request-id"].startswith("req_")
             assert json.loads(refused.value.response.body)["error"]["message"]
         with connect(at) as line:
+            assert line.response is not None
+            assert line.response.headers["x-request-id"].startswith("req_")
             assert turn(line, "x")["type"] == "response.completed"
 
 
@@ -272,5 +298,29 @@ def test_a_turn_that_is_cancelled_elsewhere_ends_with_an_error(line: ClientConne
     create(line, "[[tokens:1000]] [[pace:0.05]]")
     response_id = json.loads(line.recv(timeout=30))["response"]["id"]
     sdk.responses.cancel(response_id)
-    assert events(line)[-1]["error"]["code"] == "response_cancelled"
+    *others, error = events(line)
+    assert error["error"]["code"] == "response_cancelled"
+    assert [event["sequence_number"] for event in (*others, error)] == list(range(1, len(others) + 2))
+    assert turn(line, "next")["type"] == "response.completed"
+
+
+@pytest.mark.wire("W2", "W4")
+@pytest.mark.parametrize("frame", ["{", "[1]", '{"type": "response.dance"}', '{"type": "response.create", "input": 5}'])
+def test_a_frame_that_is_wrong_is_answered_behind_the_turn_that_runs(line: ClientConnection, frame: str) -> None:
+    create(line, "[[tokens:20]] [[pace:0.01]]")
+    assert json.loads(line.recv(timeout=30))["type"] == "response.created"
+    line.send(frame)
+    create(line, "next")
+    found = events(line, ends=3)
+    ends = [event["type"] for event in found if event["type"] in ("response.completed", "error")]
+    assert ends == ["response.completed", "error", "response.completed"]
+
+
+@pytest.mark.wire("W4")
+def test_a_flood_of_wrong_frames_is_answered_and_the_turn_goes_on(line: ClientConnection) -> None:
+    create(line, "[[tokens:20]] [[pace:0.02]]")
+    for _ in range(500):
+        line.send("{")
+    found = events(line, ends=501)
+    assert [event["type"] for event in found].count("error") == 500
     assert turn(line, "next")["type"] == "response.completed"

@@ -11,12 +11,12 @@ import httpx2
 import openai
 import pytest
 from fake_upstream import USAGE, Behaviour, FakeUpstream, Line, delta, events, fake_upstream, finish, status, tokens
-from running import served
 
 from backtalk import Backtalk
 from backtalk.core.settings import Settings
 from backtalk.models.retry import Tries
 from backtalk.testing import async_client, check_transcript, read_transcript
+from running import served
 
 GOOD, OTHER = tokens("I am ", "the first."), tokens("I am ", "the second.")
 SOON = {"retry_after_ms": "1"}

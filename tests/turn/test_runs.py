@@ -103,3 +103,37 @@ def test_calls_beyond_the_budget_are_left_and_the_answer_comes(tmp_path: Path) -
     events, model = run(tmp_path, script, max_tool_calls=1)
     assert [item["type"] for item in events[-1]["response"]["output"]] == ["file_search_call", "message"]
     assert model.prompts[-1].tool_choice == "none"
+
+
+def test_what_is_said_in_a_conversation_belongs_to_it_also_when_it_is_not_stored(tmp_path: Path) -> None:
+    model = ScriptedModel()
+    with serve(Backtalk(settings(tmp_path), models=[model])) as url, client_of(url) as http:
+        conversation = http.post("/conversations", json={}).json()["id"]
+        body = {"input": "My name is Ada.", "conversation": conversation, "store": False}
+        first = http.post("/responses", json=body).json()
+        assert http.get(f"/responses/{first['id']}").status_code == 404
+        for stream in (False, True):
+            again = http.post("/responses", json={**body, "input": "What is my name?", "stream": stream})
+            assert "Your name is Ada" in again.text
+        failed = http.post("/responses", json={**body, "input": "[[fail:before]]"})
+        assert failed.status_code == 502
+        items = http.get(f"/conversations/{conversation}/items", params={"order": "asc"}).json()["data"]
+    assert [item["role"] for item in items] == ["user", "assistant"] * 3
+    assert len({item["id"] for item in items}) == 6
+
+
+def test_a_search_is_echoed_with_its_defaults_and_a_bad_filter_is_named(tmp_path: Path) -> None:
+    with serve(Backtalk(settings(tmp_path), models=[ScriptedModel()])) as url, client_of(url) as http:
+        store = http.post("/vector_stores", json={}).json()["id"]
+        tool = {"type": "file_search", "vector_store_ids": [store]}
+        (echoed,) = http.post("/responses", json={"input": "x", "tools": [tool]}).json()["tools"]
+        ranking = {"ranker": "auto", "score_threshold": 0.0}
+        assert echoed == {**tool, "filters": None, "max_num_results": 10, "ranking_options": ranking}
+        for filters, param in (
+            ({"type": "eq", "key": 1, "value": 1}, "filters.key"),
+            ({"type": "and", "filters": [{"type": "near", "key": "a", "value": 1}]}, "filters.filters[0].type"),
+            ({"type": "or", "filters": 5}, "filters.filters"),
+            ([], "filters"),
+        ):
+            reply = http.post("/responses", json={"input": "x", "tools": [{**tool, "filters": filters}]})
+            assert (reply.status_code, reply.json()["error"]["param"]) == (400, f"tools[0].{param}")

@@ -22,7 +22,7 @@ from backtalk.http.paths import path_of
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _FORWARDING = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"})
 _METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
-_EXPOSED = "x-request-id, request-id, retry-after, retry-after-ms"
+_EXPOSED = "x-request-id, idempotent-replayed, request-id, retry-after, retry-after-ms"
 
 
 class Gate:

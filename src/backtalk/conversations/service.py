@@ -12,6 +12,7 @@ from backtalk.domain.caller import Caller
 from backtalk.domain.items import PARENTS, Item, id_prefix, present
 from backtalk.http.paging import Cursor
 from backtalk.storage import Connection, Storage
+from backtalk.storage.once import once
 
 ALL = "all"
 """In place of a branch: every item of every branch."""
@@ -34,7 +35,7 @@ class Conversations:
             _append(connection, caller.project, conversation_id, numbered)
             return store.find(connection, caller.project, conversation_id)
 
-        return _wire(await self._storage.write(insert))
+        return _wire(await self._storage.write(once(insert)))
 
     async def get(self, caller: Caller, conversation_id: str) -> dict[str, Any]:
         return _wire(await self._storage.read(_known, caller.project, conversation_id))
@@ -86,7 +87,7 @@ class Conversations:
                 return _append_branch(connection, caller.project, conversation_id, numbered, parent_id)
             return _append(connection, caller.project, conversation_id, numbered)
 
-        parents = [await self._storage.write(insert), *(item["id"] for item in numbered)]
+        parents = [await self._storage.write(once(insert)), *(item["id"] for item in numbered)]
         return [_shown(item, parent, include) for item, parent in zip(numbered, parents, strict=False)]
 
     async def items(

@@ -15,6 +15,7 @@ from backtalk.files.blobs import Blobs
 from backtalk.files.store import FileRecord
 from backtalk.http.paging import Cursor
 from backtalk.storage import Storage
+from backtalk.storage.once import once
 
 log = logging.getLogger("backtalk.files")
 
@@ -58,7 +59,7 @@ class Files:
         try:
             if size == 0:
                 raise InvalidRequest("The file is empty.", param="file", code="invalid_value")
-            await self._storage.write(store.insert, record)
+            await self._storage.write(once(store.insert), record)
         except Exception:
             await asyncio.to_thread(self._blobs.delete, project, file_id)
             raise

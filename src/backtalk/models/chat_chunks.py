@@ -91,7 +91,8 @@ class _Chunk(msgspec.Struct, gc=False):
     usage: _Usage | None = None
     error: Any = None
     object: str | None = None
-    message: str | None = None
+    message: Any = None
+    code: Any = None
     service_tier: Any = None
     x_groq: _Groq | None = None
 
@@ -162,7 +163,7 @@ class ChatDeltas:
 
     def _chunk(self, chunk: _Chunk, out: list[Delta]) -> None:
         if chunk.error or chunk.object == "error":
-            raise self._failed(chunk.error or chunk.message)
+            raise self._failed(chunk.error or {"message": chunk.message, "code": chunk.code})
         if chunk.usage:
             self._usage = _usage(chunk.usage)
         if chunk.x_groq:

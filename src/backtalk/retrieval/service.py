@@ -26,6 +26,7 @@ from backtalk.search.fusion import TEXT_WEIGHT
 from backtalk.search.index import Index
 from backtalk.search.registry import embedder as default_embedder
 from backtalk.storage import Storage
+from backtalk.storage.once import once
 
 INGESTIONS = 4
 """Files that one process ingests at once."""
@@ -93,7 +94,7 @@ class Retrieval:
             expires_days=expires_days,
         )
         attached = await self._resolve(caller, record.id, files, None)
-        await self._storage.write(store.insert_store, record, attached)
+        await self._storage.write(once(store.insert_store), record, attached)
         self._jobs.wake()
         return record, await self._counts(record)
 
@@ -129,7 +130,7 @@ class Retrieval:
         """Puts a file into a store; it is ingested by a job. Raises NotFound."""
         await self._find(caller, store_id)
         attached = await self._resolve(caller, store_id, [file], None)
-        if not await self._storage.write(store.attach, caller.project, store_id, attached, now()):
+        if not await self._storage.write(once(store.attach), caller.project, store_id, attached, now()):
             raise _no_store(store_id)
         self._jobs.wake()
         return await self.file(caller, store_id, file.file_id)
@@ -190,7 +191,7 @@ class Retrieval:
         await self._find(caller, store_id)
         batch = Batch(new_id("vsfb"), caller.project, store_id, now())
         attached = await self._resolve(caller, store_id, files, batch.id)
-        if not await self._storage.write(store.insert_batch, batch, attached, now()):
+        if not await self._storage.write(once(store.insert_batch), batch, attached, now()):
             raise _no_store(store_id)
         self._jobs.wake()
         return await self.batch(caller, store_id, batch.id)

@@ -16,6 +16,7 @@ from backtalk.domain.turn import TurnRequest
 from backtalk.events import Fenced, Log, Tail, Writer, batches, ephemeral
 from backtalk.events.log import Dead, EphemeralWriter
 from backtalk.storage import Connection, Storage
+from backtalk.storage.once import once
 from backtalk.turn import store
 from backtalk.turn.compaction import Summarising, compact, nothing_to_compact, stays
 from backtalk.turn.loop import Loop
@@ -162,9 +163,8 @@ class Runner:
             receipt=run.receipt,
             wire=request.wire,
         )
-        run.writer = await self._log.open(
-            request.caller.project, run.id, events, lambda connection: store.create(connection, opening)
-        )
+        create = once(lambda connection: store.create(connection, opening), response_id=run.id)
+        run.writer = await self._log.open(request.caller.project, run.id, events, create)
         run.writer.on_lost = lambda: run.stop("failed", "lease_lost")
 
     # ── driving ──────────────────────────────────────────────────────────────────────────────────────────────────────

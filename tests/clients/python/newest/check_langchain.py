@@ -1,17 +1,19 @@
 """langchain-openai under LangChain's own standard tests, over both wires, and its embeddings."""
 
 import base64
+from collections.abc import Iterable
 from typing import Any
 
 import httpx
 import pytest
 from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from langchain_tests.integration_tests import ChatModelIntegrationTests, EmbeddingsIntegrationTests
+from openai import OpenAI
 
-from talk import BASE_URL, EMBEDDINGS, KEY, MODEL
+from talk import BASE_URL, EMBEDDINGS, KEY, MODEL, weather
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -28,6 +30,13 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(httpx, "get", get)
     monkeypatch.setenv("LANGCHAIN_TESTS_USER_AGENT", "none")
+
+
+def joined(chunks: Iterable[AIMessageChunk]) -> AIMessage:
+    first, *rest = chunks
+    for chunk in rest:
+        first += chunk
+    return first
 
 
 class Standard(ChatModelIntegrationTests):
@@ -59,12 +68,7 @@ class Standard(ChatModelIntegrationTests):
 
     def _said(self, question: str, stream: bool) -> AIMessage:
         model = ChatOpenAI(**self.chat_model_params)
-        if not stream:
-            return model.invoke(question)
-        first, *rest = model.stream(question)
-        for chunk in rest:
-            first += chunk
-        return first
+        return joined(model.stream(question)) if stream else model.invoke(question)
 
 
 class TestChatCompletions(Standard):
@@ -74,6 +78,17 @@ class TestChatCompletions(Standard):
         model = ChatOpenAI(**self.chat_model_params)
         assert model.invoke("Say exactly: one two").text == "one two"
         assert "".join(chunk.text for chunk in model.stream("Say exactly: one two")) == "one two"
+
+    def test_log_probabilities(self) -> None:
+        model = ChatOpenAI(**self.chat_model_params, logprobs=True, top_logprobs=1)
+        tokens = model.invoke("Say exactly: one two").response_metadata["logprobs"]["content"]
+        assert "".join(token["token"] for token in tokens) == "one two"
+        chunks = joined(model.stream("Say exactly: one two"))
+        assert chunks.response_metadata["logprobs"]["content"] == tokens
+
+    def test_answers_side_by_side(self) -> None:
+        answers = ChatOpenAI(**self.chat_model_params, n=2).generate([[HumanMessage("Hello")]]).generations[0]
+        assert [answer.text for answer in answers] == ["You said: Hello"] * 2
 
 
 class TestResponses(Standard):
@@ -96,6 +111,39 @@ class TestResponses(Standard):
         model = ChatOpenAI(**self.chat_model_params, reasoning={"summary": "auto"}, output_version="v1")
         blocks = model.invoke("[[summarise]] Hello").content_blocks
         assert [block["type"] for block in blocks] == ["reasoning", "reasoning", "text"]
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_sealed_thinking_goes_back(self, stream: bool) -> None:
+        """Nothing is kept by the server: the reasoning item and the call that it led to are sent back."""
+        sealed = {"reasoning": {"summary": "auto"}, "store": False, "include": ["reasoning.encrypted_content"]}
+        model = ChatOpenAI(**self.chat_model_params, **sealed).bind_tools([weather])
+        question = HumanMessage("[[summarise]] What is the weather in Paris?")
+        called = joined(model.stream([question])) if stream else model.invoke([question])
+        assert any(block["type"] == "reasoning" for block in called.content_blocks)
+        (call,) = called.tool_calls
+        answer = model.invoke([question, called, ToolMessage("It is sunny.", tool_call_id=call["id"])])
+        assert "weather says: It is sunny." in answer.text
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_files_are_searched(self, stream: bool) -> None:
+        client = OpenAI(base_url=BASE_URL, api_key=KEY)
+        file = client.files.create(file=("opening.txt", b"The museum opens at nine."), purpose="assistants")
+        store = client.vector_stores.create(name="museum")
+        client.vector_stores.files.create_and_poll(file.id, vector_store_id=store.id)
+        tool = {"type": "file_search", "vector_store_ids": [store.id]}
+        model = ChatOpenAI(**self.chat_model_params, output_version="v1").bind_tools([tool])
+        question = "When does the museum open?"
+        said = joined(model.stream(question)) if stream else model.invoke(question)
+        assert "The museum opens at nine." in said.text
+        (text,) = (block for block in said.content_blocks if block["type"] == "text")
+        assert text["annotations"][0]["title"] == "opening.txt"
+        again = model.invoke([HumanMessage(question), said, HumanMessage("Thank you.")])
+        assert again.text == "You said: Thank you."
+
+    def test_a_custom_tool(self) -> None:
+        model = ChatOpenAI(**self.chat_model_params).bind_tools([{"type": "custom", "name": "run_python"}])
+        (call,) = model.invoke("Please run python for me.").content_blocks
+        assert (call["type"], call["name"]) == ("tool_call", "run_python")
 
 
 class TestEmbeddings(EmbeddingsIntegrationTests):

@@ -19,12 +19,11 @@ from pydantic_ai import (
     ThinkingPart,
     ToolOutput,
 )
-from pydantic_ai.direct import model_request_batch
+from pydantic_ai.capabilities import NativeTool
 from pydantic_ai.embeddings.openai import OpenAIEmbeddingModel
-from pydantic_ai.messages import ModelRequest, NativeToolReturnPart
+from pydantic_ai.messages import CompactionPart, NativeToolReturnPart
 from pydantic_ai.models import Model
-from pydantic_ai.models.batch import BatchRequest
-from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAICompaction, OpenAIResponsesModel
 from pydantic_ai.native_tools import FileSearchTool
 from pydantic_ai.providers.openai import OpenAIProvider
 
@@ -153,7 +152,9 @@ async def test_thinking_comes_and_goes_back(client: AsyncOpenAI, wire: str, stre
             result = await agent.run(question)
             output = result.output
         assert output == BOTH
-        thoughts = [part for message in result.all_messages() for part in message.parts if isinstance(part, ThinkingPart)]
+        thoughts = [
+            part for message in result.all_messages() for part in message.parts if isinstance(part, ThinkingPart)
+        ]
         assert thoughts
         again = await agent.run("What is my name?", message_history=result.all_messages())
     assert again.output == "You have not told me your name."
@@ -172,7 +173,9 @@ async def test_the_server_keeps_the_talk(client: AsyncOpenAI, wire: str, kept: s
         later = response.provider_response_id if kept == "openai_previous_response_id" else talk.id
         asked = await agent.run("What is my name?", model_settings={kept: later})
         assert asked.output == "Your name is Ada."
-        history = await agent.run("What is my name?", message_history=told.all_messages(), model_settings={kept: "auto"})
+        history = await agent.run(
+            "What is my name?", message_history=told.all_messages(), model_settings={kept: "auto"}
+        )
         assert history.output == "Your name is Ada."
 
 
@@ -187,15 +190,25 @@ async def test_files_are_searched(client: AsyncOpenAI, wire: str) -> None:
     store = await client.vector_stores.create(name="museum")
     await client.vector_stores.files.create_and_poll(file.id, vector_store_id=store.id)
     async with made(wire, client, openai_include_file_search_results=True) as model:
-        agent = Agent(model, capabilities=[])
-        agent = Agent(model, native_tools=[FileSearchTool(file_store_ids=[store.id])])
+        agent = Agent(model, capabilities=[NativeTool(FileSearchTool(file_store_ids=[store.id]))])
         result = await agent.run("When does the museum open?")
         assert "The museum opens at nine." in result.output
         parts = [part for message in result.all_messages() for part in message.parts]
         found = next(part for part in parts if isinstance(part, NativeToolReturnPart))
         assert "opening.txt" in str(found.content)
-        again = await agent.run("What is my name?", message_history=result.all_messages())
-    assert again.output == "You have not told me your name."
+        again = await agent.run("Thank you.", message_history=result.all_messages())
+    assert again.output == "You said: Thank you."
+
+
+@pytest.mark.parametrize("how", [{"token_threshold": 1000}, {"message_count_threshold": 1}])
+async def test_a_long_talk_is_compacted(client: AsyncOpenAI, how: dict[str, int]) -> None:
+    agent = Agent(made("responses", client), capabilities=[OpenAICompaction(**how)])
+    first = await agent.run("My name is Ada. " + "We talk at length. " * 400)
+    second = await agent.run("Go on.", message_history=first.all_messages())
+    third = await agent.run("What is my name?", message_history=second.all_messages())
+    assert third.output == "Your name is Ada."
+    parts = [part for message in third.all_messages() for part in message.parts]
+    assert any(isinstance(part, CompactionPart) for part in parts)
 
 
 async def test_embeddings(client: AsyncOpenAI) -> None:
