@@ -58,5 +58,5 @@ $(VENV)/.installed: $(VENV)/.made pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable ".[postgres,mysql,metrics]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[postgres,mysql,metrics,providers]" --group dev
 	touch $@ $(VENV)/.installed

@@ -3,7 +3,19 @@
 import subprocess
 import sys
 
-HEAVY = ("numpy", "tokenizers", "pypdfium2", "aiohttp", "alembic", "rich", "openai", "psycopg", "pymysql", "typer")
+HEAVY = (
+    "pydantic_ai",
+    "numpy",
+    "tokenizers",
+    "pypdfium2",
+    "aiohttp",
+    "alembic",
+    "rich",
+    "openai",
+    "psycopg",
+    "pymysql",
+    "typer",
+)
 
 
 def modules_after(statement: str) -> set[str]:

@@ -94,7 +94,7 @@ def problem(reply: httpx2.Response, status: int) -> dict[str, str]:
 def test_a_message_is_whole(http: httpx2.Client, claude: anthropic.Anthropic) -> None:
     body = post(http, model="scripted", messages=user("Hello")).json()
     message = Message.model_validate(body, strict=True)
-    assert message.content[0].to_dict() == {"type": "text", "text": "You said: Hello", "citations": None}
+    assert message.content[0].to_dict() == {"type": "text", "text": "You said: Hello"}
     assert (message.stop_reason, message.stop_sequence, message.model) == ("end_turn", None, "scripted")
     assert message.id.startswith("msg_")
     assert message.usage.input_tokens > 0
@@ -266,7 +266,7 @@ def test_what_only_the_model_can_read_is_redacted(tmp_path: Path) -> None:
     assert whole["content"][0] == {"type": "redacted_thinking", "data": "sealed"}
     assert [event["content_block"] for event in found if "content_block" in event] == [
         whole["content"][0],
-        {**text(""), "citations": None},
+        {**text("")},
     ]
     assert [item.get("encrypted_content") for item in model.prompts[-1].items] == [None, "sealed", None, None]
 

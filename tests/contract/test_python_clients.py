@@ -16,6 +16,7 @@ from backtalk.testing import Server
 from support import lacking
 
 PROJECT = Path(__file__).parents[1] / "clients" / "python"
+NOT_INHERITED = ("OPENAI_", "LANGCHAIN_", "LANGSMITH_", "PYTEST_", "PYTHONPATH")
 
 
 @pytest.mark.wire("N2")
@@ -46,14 +47,13 @@ def test_instructor(server: Server) -> None:
 def _check(server: Server, folder: str, file: str) -> None:
     home = PROJECT / folder
     python = _installed(home)
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "PYTEST_", "LANG"))}
-    quiet = {"OPENAI_AGENTS_DISABLE_TRACING": "1", "LANGSMITH_TRACING": "false", "NO_PROXY": "127.0.0.1"}
+    own = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
     command = [python, "-m", "pytest", "-c", PROJECT / "pytest.ini", "--rootdir", PROJECT, file]
     try:
         run = subprocess.run(
             command,
             cwd=home,
-            env=own | quiet | {"BASE_URL": f"{server.url}/v1"},
+            env=own | {"BASE_URL": f"{server.url}/v1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -393,9 +393,10 @@ def test_a_limit_of_tokens(way: Way) -> None:
     assert said.usage == way.model.usage and said.usage.output_tokens == 3
 
 
+@pytest.mark.parametrize("way", ["Chat", "Messages"], indirect=True)
+@pytest.mark.parametrize("adapter", ["openai", "anthropic"])
 def test_a_stop_sequence(way: Way) -> None:
-    if isinstance(way.wire, Responses) or way.adapter == "openai-responses":
-        pytest.skip("OpenAI's Responses wire has no stop sequences")
+    """Where both ends have them: OpenAI's Responses wire has none."""
     said = way.ask("Say exactly: one two three", stop=["two"])
     assert (said.text.strip(), said.reason) == ("one", "stop")
 

@@ -65,6 +65,18 @@ cached = 0.075
 output = 0.6
 ```
 """
+_PROVIDERS = """
+Providers with a wire of their own (Bedrock, Gemini, Cohere, …) are reached through pydantic-ai: `pip install
+"backtalk[providers]" "pydantic-ai-slim[bedrock]"`. Its keys come from the environment that it reads itself. One table for
+each provider, as their health is counted apart; the ids of models are then `aws/bedrock:…`:
+
+```toml
+[[upstreams]]
+name = "aws"
+adapter = "pydantic-ai"
+models = ["bedrock:us.amazon.nova-lite-v1:0"]
+```
+"""
 _OTHERS = f"""
 ## Variables that are no settings
 
@@ -97,7 +109,7 @@ def page() -> str:
         [
             _HEAD,
             _table(Settings) + _UPSTREAMS,
-            _table(UpstreamSettings) + _ALIASES,
+            _table(UpstreamSettings) + _PROVIDERS + _ALIASES,
             _table(PriceSettings) + _OTHERS + others,
         ]
     )

@@ -3,10 +3,10 @@
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from platformdirs import user_data_path
-from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -48,15 +48,25 @@ class UpstreamSettings(BaseModel, extra="forbid"):
     """One OpenAI-compatible model server."""
 
     name: str = Field(description="Prefix of its models: `name/model`.", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    url: str = Field(description="Base URL, with `/v1` where the server has one.", pattern=r"^https?://")
+    url: str = Field(
+        default="", description="Base URL, with `/v1` where the server has one.", pattern=r"^(https?://.*)?$"
+    )
     api_key: SecretStr | None = Field(default=None, description="Its key, sent to this server only.")
     api_key_env: str | None = Field(default=None, description="The environment variable that holds its key.")
     api_key_file: Path | None = Field(default=None, description="The file that holds its key.")
-    adapter: Literal["openai", "openai-responses", "anthropic"] = Field(
-        default="openai", description="Its dialect: Chat Completions, OpenAI's Responses, or Anthropic's Messages."
+    adapter: Literal["openai", "openai-responses", "anthropic", "pydantic-ai"] = Field(
+        default="openai",
+        description="Its dialect: Chat Completions, OpenAI's Responses, Anthropic's Messages; or `pydantic-ai` for what "
+        'that library knows, which needs `pip install "backtalk[providers]"` and no `url`.',
     )
     models: list[str] = Field(default=[], description="Model ids, for servers that cannot list them.")
     concurrency: int | None = Field(default=None, ge=1, description="Calls that it takes at once.")
+
+    @model_validator(mode="after")
+    def _check_url(self) -> Self:
+        if bool(self.url) == (self.adapter == "pydantic-ai"):
+            raise ValueError("'url' is needed, but for the adapter 'pydantic-ai', which has none")
+        return self
 
     def key(self, environ: Mapping[str, str]) -> str | None:
         """The key, from where it is kept. Raises ValueError for a place that has none."""

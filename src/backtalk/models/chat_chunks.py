@@ -127,6 +127,9 @@ class ChatDeltas:
         self.failure: BacktalkError | None = None
         self._tier: str | None = None
         self._calls: dict[int, str] = {}  # ids by our indexes
+        self._nameless: dict[
+            int, tuple[str | None, str]
+        ] = {}  # ids and arguments of calls whose names did not come yet
         self._moved: dict[int, int] = {}  # ours by the server's, where it has used one twice
         self._marks = Marks(sources) if sources else None
 
@@ -198,8 +201,8 @@ class ChatDeltas:
                 self._parts(content, out)
         if message.refusal:
             out.append(RefusalDelta(message.refusal))
-        if message.tool_calls:
-            out.extend(map(self._call, message.tool_calls))
+        for call in message.tool_calls or ():
+            self._call(call, out)
 
     def _text(self, text: str, out: list[Delta], scores: _Scores = ()) -> None:
         out.append(ScoredTextDelta(text, scores) if scores else TextDelta(text))
@@ -215,21 +218,32 @@ class ChatDeltas:
                 case {"thinking": [*thoughts]}:
                     out.extend(ReasoningDelta(t["text"]) for t in thoughts if isinstance(t, dict) and t.get("text"))
 
-    def _call(self, call: _ToolCall) -> ToolCallDelta:
+    def _call(self, call: _ToolCall, out: list[Delta]) -> None:
+        """More of a call. What comes before its name is kept until that comes."""
         function = call.function or _Function()
         index = self._index(call)
         arguments = function.arguments or ""
         if not isinstance(arguments, str):
             arguments = msgspec.json.encode(arguments).decode()
         if index in self._calls:
-            return ToolCallDelta(index, arguments)
-        self._calls[index] = call.id or new_id("call")
-        return ToolCallDelta(index, arguments, call_id=self._calls[index], name=function.name or "")
+            out.append(ToolCallDelta(index, arguments))
+            return
+        call_id, before = self._nameless.pop(index, (None, ""))
+        call_id, arguments = call.id or call_id, before + arguments
+        if not function.name:
+            self._nameless[index] = call_id, arguments
+            return
+        self._calls[index] = call_id or new_id("call")
+        out.append(ToolCallDelta(index, arguments, call_id=self._calls[index], name=function.name))
 
     def _index(self, call: _ToolCall) -> int:
         """Servers that send whole calls leave the index out or repeat it: another id is another call, and without ids
         another whole one."""
-        index = max(self._calls, default=0) if call.index is None else self._moved.get(call.index, call.index)
+        index = (
+            max([*self._calls, *self._nameless], default=0)
+            if call.index is None
+            else self._moved.get(call.index, call.index)
+        )
         known, function = self._calls.get(index), call.function
         if known is None or not function or not function.name:
             return index

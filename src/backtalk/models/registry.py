@@ -22,6 +22,7 @@ ADAPTERS = {
     "openai": "backtalk.models.openai_chat:OpenAIChat",
     "openai-responses": "backtalk.models.openai_responses:OpenAIResponses",
     "anthropic": "backtalk.models.anthropic:Anthropic",
+    "pydantic-ai": "backtalk.models.pydantic_ai:PydanticAI",
 }
 """How model servers are spoken to: import strings, loaded on first use, called with the upstream and the egress."""
 BUILT_IN = "backtalk/extractive"
@@ -102,7 +103,7 @@ class Models:
         if found is None:
             raise ModelNotFound(wanted, ", ".join(dict.fromkeys([*self._aliases, *self._own, BUILT_IN])))
         upstream, name = found
-        return self._adapter(upstream), name, wanted
+        return await self._adapter(upstream), name, wanted
 
     async def find_upstream(self, model_id: str) -> tuple[Upstream, str] | None:
         """The upstream that an id belongs to and the model's name there; None when there is none at all."""
@@ -139,9 +140,10 @@ class Models:
             self._own[model_id] = load(_BUILT_IN_CLASS)
         return self._own.get(model_id)
 
-    def _adapter(self, upstream: Upstream) -> Model:
+    async def _adapter(self, upstream: Upstream) -> Model:
         if upstream.name not in self._adapters:
-            self._adapters[upstream.name] = import_string(ADAPTERS[upstream.adapter])(upstream, self._egress)
+            made = await asyncio.to_thread(import_string, ADAPTERS[upstream.adapter])  # some take a second to load
+            self._adapters.setdefault(upstream.name, made(upstream, self._egress))
         return self._adapters[upstream.name]
 
     async def _first(self) -> str:
@@ -172,7 +174,7 @@ class Models:
 
     async def _names(self, upstream: Upstream) -> dict[str, int]:
         """An upstream's models with their times of creation, as it told them not long ago."""
-        if upstream.models:
+        if upstream.models or not upstream.url:
             return dict.fromkeys(upstream.models, 0)
         if upstream.name not in self._listings:
             self._listings[upstream.name] = Listing(upstream, self._egress)

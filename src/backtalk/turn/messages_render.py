@@ -104,7 +104,7 @@ class MessageRenderer:
 
     def _begin_part(self, event: PartAdded) -> None:
         if event.part["type"] in ("output_text", "refusal"):
-            self._begin({"type": "text", "text": "", "citations": None})
+            self._begin({"type": "text", "text": ""})
         elif self._block is None:
             self._begin({"type": "thinking", "thinking": "", "signature": ""})
         else:
@@ -226,7 +226,7 @@ def _blocks(item: Item) -> Iterator[dict[str, Any]]:
 
 
 def _text(part: Part) -> dict[str, Any]:
-    return {"type": "text", "text": part["refusal"] if part["type"] == "refusal" else part["text"], "citations": None}
+    return {"type": "text", "text": part["refusal"] if part["type"] == "refusal" else part["text"]}
 
 
 def _tool_use(item: Item) -> dict[str, Any]:

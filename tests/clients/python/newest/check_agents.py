@@ -23,7 +23,6 @@ from agents.models.interface import Model
 from openai import AsyncOpenAI, NotFoundError
 from openai.types.shared import Reasoning
 from pydantic import BaseModel
-
 from talk import BASE_URL, KEY, MODEL, PLACES, weather
 
 set_tracing_disabled(True)

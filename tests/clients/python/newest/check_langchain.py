@@ -12,7 +12,6 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, Too
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from langchain_tests.integration_tests import ChatModelIntegrationTests, EmbeddingsIntegrationTests
 from openai import OpenAI
-
 from talk import BASE_URL, EMBEDDINGS, KEY, MODEL, weather
 
 PNG = base64.b64decode(

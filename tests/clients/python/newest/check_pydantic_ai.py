@@ -26,7 +26,6 @@ from pydantic_ai.models import Model
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAICompaction, OpenAIResponsesModel
 from pydantic_ai.native_tools import FileSearchTool
 from pydantic_ai.providers.openai import OpenAIProvider
-
 from talk import BASE_URL, EMBEDDINGS, KEY, MODEL, PLACES, weather
 
 BOTH = "\n".join(f"get_weather says: It is sunny in {place}." for place in ("Paris", "San Francisco"))

@@ -7,7 +7,6 @@ import pytest
 from instructor import Mode
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel, field_validator
-
 from talk import BASE_URL, KEY, MODEL
 
 MODES = [Mode.TOOLS, Mode.TOOLS_STRICT, Mode.JSON, Mode.JSON_SCHEMA, Mode.RESPONSES_TOOLS]

@@ -12,7 +12,6 @@ from llama_index.embeddings.openai_like import OpenAILikeEmbedding
 from llama_index.llms.openai_like import OpenAILike, OpenAILikeResponses
 from openai import NotFoundError
 from pydantic import BaseModel
-
 from talk import BASE_URL, EMBEDDINGS, KEY, MODEL, PLACES, weather
 
 WHERE = {"api_base": BASE_URL, "api_key": KEY, "max_retries": 0, "context_window": 16000}
