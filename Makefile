@@ -46,6 +46,7 @@ bench: $(VENV)/.dev
 	for bench in bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done
 
 clean:
+	rm -rf tests/clients/python/*/.venv tests/clients/node/node_modules
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 $(VENV)/.made:

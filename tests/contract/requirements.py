@@ -132,6 +132,11 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Other clients": {
         "N1": "openai for Node: REST, streams, background, resume, tools and parsed output against a real port",
+        "N2": "OpenAI's Agents SDK: tools, handoffs, output types, sessions, conversations, compaction; HTTP, socket, chat",
+        "N3": "LangChain: its standard tests of chat models over both wires, and of embeddings; files, reasoning, tools",
+        "N4": "LlamaIndex, with version 2 of the SDK: chat, completions, Responses, tools, agents, embeddings, an index",
+        "N5": "Pydantic AI: tools, streams, three kinds of structured output, kept talks, compaction; HTTP, socket, chat",
+        "N6": "instructor, with version 2 of the SDK: structured output in its modes, streamed and asked for again",
     },
 }
 """What holds, by the title of its group and its id."""

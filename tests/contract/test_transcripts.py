@@ -11,8 +11,10 @@ from openai.lib.streaming.responses._responses import ResponseStreamState
 from pydantic import BaseModel
 from test_documents import filled
 from test_responses import WEATHER
+from websockets.sync.client import ClientConnection, connect
 from wire import EVENT, Wire
 
+from backtalk.testing import Server, check_transcript, read_transcript
 from support import until
 
 SCHEMA = {
@@ -134,6 +136,69 @@ def test_a_stream_that_its_client_left_keeps_to_the_grammar(wire: Wire) -> None:
     events = wire.checked(wire.replay(response_id))
     assert events[-1]["type"] == "response.incomplete"
     assert accumulated(events) is None
+
+
+@pytest.fixture
+def line(server: Server) -> Iterator[ClientConnection]:
+    with connect(server.url.replace("http", "ws") + "/v1/responses", max_size=None) as opened:
+        yield opened
+
+
+def _create(line: ClientConnection, **body: Any) -> None:
+    line.send(json.dumps({"type": "response.create", **body}))
+
+
+def _heard(line: ClientConnection, ends: int = 1) -> list[dict[str, Any]]:
+    """The frames of so many turns, each of its type."""
+    found: list[str] = []
+    while ends:
+        found.append(str(line.recv(timeout=30)))
+        ends -= json.loads(found[-1])["type"] in (
+            "response.completed",
+            "response.incomplete",
+            "response.failed",
+            "error",
+        )
+    for frame in found:
+        EVENT.validate_json(frame, strict=True)
+    return read_transcript("\n".join(found))
+
+
+SPOKEN = {name: pair for name, pair in BODIES.items() if not pair[0].get("background")}
+
+
+@pytest.mark.wire("S10", "W1")
+@pytest.mark.parametrize(("body", "status"), SPOKEN.values(), ids=SPOKEN)
+def test_frames_of_a_socket_keep_to_the_grammar(
+    line: ClientConnection, wire: Wire, body: dict[str, Any], status: str
+) -> None:
+    _create(line, **body)
+    events = _heard(line)
+    check_transcript(events)
+    assert events[-1]["type"] == f"response.{status}"
+    assert (accumulated(events) is not None) == (status == "completed")
+    assert [event["type"] for event in events] == [event["type"] for event in wire.stream(body)]
+
+
+@pytest.mark.wire("S10", "W2")
+def test_each_lane_of_a_socket_keeps_to_the_grammar(line: ClientConnection) -> None:
+    bodies = [body for body, _ in SPOKEN.values()][:8]
+    for i, body in enumerate(bodies):
+        _create(line, **{**body, "input": f"[[pace:0.002]] {body['input']}"}, stream_id=f"lane{i}")
+    events = _heard(line, ends=len(bodies))
+    for i in range(len(bodies)):
+        check_transcript([event for event in events if event["stream_id"] == f"lane{i}"])
+
+
+@pytest.mark.wire("S10", "W4")
+def test_a_turn_of_a_socket_that_is_cancelled_keeps_to_the_grammar(line: ClientConnection, wire: Wire) -> None:
+    _create(line, **LONG)
+    first = json.loads(line.recv(timeout=30))
+    until(lambda: json.loads(line.recv(timeout=30))["type"] == "response.output_text.delta")
+    assert wire.http.post(f"/responses/{first['response']['id']}/cancel").status_code == 200
+    *_, error = _heard(line)
+    whole = wire.checked(wire.replay(first["response"]["id"]), complete=False)
+    check_transcript([*whole, error], complete=False)  # the error has the number that comes next
 
 
 class City(BaseModel):

@@ -273,6 +273,7 @@ ECHOING: dict[str, Behaviour] = {
     "in a body": status(500, {"error": {"message": f"Invalid: Bearer {KEYS['a']}"}}, **SOON),
     "as the client's mistake": status(400, {"error": {"message": f"odd header Bearer {KEYS['a']}"}}),
     "as a wrong key": status(401, {"error": {"message": f"Incorrect API key provided: {KEYS['a']}"}}),
+    "in the stream": events({"error": {"message": f"bad {KEYS['a']}", "code": 401}}),
     "to another place": status(307, b"", location="http://127.0.0.1:9/v1/chat/completions"),
 }
 

@@ -36,6 +36,13 @@ async def fails(h: House, times: int = 1) -> Any:
     return caught.value
 
 
+async def comes(h: House, number: int) -> None:
+    """Returns when so many requests have reached `a`."""
+    async with asyncio.timeout(10):
+        while h.asked()["a"] < number:
+            await asyncio.sleep(0.01)
+
+
 async def state(h: House, name: str = "a/m") -> Any:
     cards = {card.id: card for card in (await h.sdk.models.list()).data}
     return cards[name].backtalk  # type: ignore[attr-defined]  # a field of ours
@@ -109,8 +116,7 @@ async def test_a_try_that_says_nothing_of_the_server_leaves_it_to_the_next(tmp_p
         assert (await fails(h)).status_code == 400
         leaver = asyncio.create_task(h.ask("a/m"))
         reached = h.asked()["a"]
-        while h.asked()["a"] == reached:
-            await asyncio.sleep(0.01)
+        await comes(h, reached + 1)
         leaver.cancel()
         await asyncio.wait_for(h.fakes["a"].left.wait(), 10)
         await asyncio.sleep(0.05)
@@ -207,8 +213,7 @@ async def test_who_waits_too_long_for_a_place_is_told_to_come_again(
     monkeypatch.setattr(health, "WAIT_SECONDS", 0.2)
     async with house(tmp_path, slow(2.0), given={"a": {"concurrency": 1}}) as h:
         first = asyncio.create_task(h.ask("a/m"))
-        while not h.asked()["a"]:
-            await asyncio.sleep(0.01)
+        await comes(h, 1)
         refused = await fails(h)
         assert (refused.status_code, refused.response.headers["retry-after"]) == (503, "2")
         assert (await h.ask("fast")).backtalk["model"] == "b/m", "a chain asks somebody who has time"
@@ -220,8 +225,7 @@ async def test_who_waits_too_long_for_a_place_is_told_to_come_again(
 async def test_a_place_is_free_again_whatever_became_of_its_call(tmp_path: Path) -> None:
     async with house(tmp_path, mute, given={"a": {"concurrency": 1}}) as h:
         leaver = asyncio.create_task(h.ask("a/m"))
-        while not h.asked()["a"]:
-            await asyncio.sleep(0.01)
+        await comes(h, 1)
         leaver.cancel()
         await asyncio.wait_for(h.fakes["a"].left.wait(), 10)
         h.fakes["a"].behaviours[:] = [status(400), events(delta(content="a"), done=False), GOOD]

@@ -39,12 +39,18 @@ from backtalk.testing import check_transcript, read_transcript, serve
 from support import until
 
 STREAMS = 120 * int(os.environ.get("ROUNDS", "1"))
+NEVER = 10**9
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 
 WORDS = ["Hello", " ", "", "\n", "Häuser 🏠", "\u2028", "{", '{"a": 1}', '{"a":', "1}", "```json\n", '"', "\\", "\x00", "data: [DONE]\n\n"]  # fmt: skip
 ARGUMENTS = ["", "{", "}", "{}", '{"a":', '"b"}', '{"queries": ["a"]}', '{"input": "ls', ' -l"}', "nonsense", "[1]", "\ud83d".encode("utf-16", "surrogatepass").decode("utf-16", "replace")]  # fmt: skip
-NAMES = ["get_weather", "get_weather", "shell", "file_search", "find", "nope", "crm", ""]
-TOKEN = {"token": "x", "bytes": [120], "logprob": -0.5, "top_logprobs": [{"token": "y", "bytes": [121], "logprob": -1.0}]}
+NAMES = ["get_weather", "get_weather", "shell", "file_search", "file_search", "find", "nope", "crm", ""]
+TOKEN = {
+    "token": "x",
+    "bytes": [120],
+    "logprob": -0.5,
+    "top_logprobs": [{"token": "y", "bytes": [121], "logprob": -1.0}],
+}
 REASONS = ["stop", "stop", "tool_calls", "tool_calls", "length", "content_filter", "unheard of"]
 ERRORS: list[Exception] = [UpstreamError("It broke."), RateLimited("Too many."), InvalidRequest("No."), FormatRefused("No."), RuntimeError("Oops."), ValueError()]  # fmt: skip
 
@@ -58,8 +64,8 @@ class Wild:
     def __init__(self) -> None:
         self.begin(0)
 
-    def begin(self, seed: int) -> None:
-        self.seed, self.calls = seed, count()
+    def begin(self, seed: int, *, slow: bool = False) -> None:
+        self.seed, self.slow, self.calls = seed, slow, count()
         self.structured = seed % 2 == 0
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
@@ -68,8 +74,8 @@ class Wild:
             raise chance.choice(ERRORS)
         for batch in batches(chance, saying(chance)):
             yield batch
-            if chance.random() < 0.3:
-                await asyncio.sleep(chance.choice([0, 0.001, 0.02]))
+            if self.slow or chance.random() < 0.3:
+                await asyncio.sleep(0.02 if self.slow else chance.choice([0, 0.001, 0.02]))
             if chance.random() < 0.01:
                 raise chance.choice(ERRORS)
 
@@ -202,9 +208,9 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     model = Wild()
     home: Path = tmp_path_factory.mktemp("wild")
-    with serve(Backtalk(Settings(home=home, discover=False), models=[model])) as url:
-        with httpx2.Client(base_url=f"{url}/v1", timeout=30) as http:
-            yield Place(http, model)
+    app = Backtalk(Settings(home=home, discover=False), models=[model])
+    with serve(app) as url, httpx2.Client(base_url=f"{url}/v1", timeout=30) as http:
+        yield Place(http, model)
 
 
 def frames(data: bytes) -> list[bytes]:
@@ -215,8 +221,8 @@ def frames(data: bytes) -> list[bytes]:
 def test_a_wild_stream_keeps_to_the_grammar(place: Place, seed: int) -> None:
     chance = random.Random(seed)
     body = request(chance, place.store)
-    cancel_at = chance.randrange(2, 40) if chance.random() < 0.2 else 10**9
-    place.model.begin(seed)
+    cancel_at = chance.randrange(2, 30) if chance.random() < 0.2 else NEVER
+    place.model.begin(seed, slow=cancel_at < NEVER)
     data = place.stream(body, cancel_at)
 
     events = read_transcript(data)

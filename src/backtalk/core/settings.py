@@ -114,7 +114,7 @@ class Settings(BaseSettings):
         description="Model that answers when a request names none. Of several, separated by commas, the next is asked "
         "when the one before it cannot answer.",
     )
-    aliases: dict[str, str | list[str]] = Field(
+    aliases: dict[str, str | Annotated[list[str], Field(min_length=1)]] = Field(
         default={}, description="Names for models (`[aliases]` in TOML); one for a list is a chain of fallbacks."
     )
     prices: list[PriceSettings] = Field(

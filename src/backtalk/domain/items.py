@@ -61,12 +61,17 @@ def id_prefix(item_type: str) -> str:
     return ID_PREFIXES.get(item_type, "item")
 
 
+def parts_field(item: Item) -> str:
+    """The field that an item says something in."""
+    return "output" if item.get("type") in OUTPUTS or "content" not in item else "content"
+
+
 def text_of(item: Item) -> str:
     """All text in an item's content, parts joined by newlines. Shapes: a string, or a list of parts with `text`.
 
     What is neither (the object that a `computer_call_output` holds) has no text.
     """
-    content = item.get("content", item.get("output", ""))
+    content = item.get(parts_field(item), "")
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else ()

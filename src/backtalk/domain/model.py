@@ -24,6 +24,10 @@ class Usage(msgspec.Struct):
         self.cache_write_tokens += other.cache_write_tokens
         self.reasoning_tokens += other.reasoning_tokens
 
+    def subtract(self, other: "Usage") -> None:
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) - getattr(other, name))
+
 
 class Tool(msgspec.Struct, frozen=True):
     """A function that a model may call. `parameters` is a JSON schema of an object; `cache_control` is Anthropic's mark."""

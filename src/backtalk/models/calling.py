@@ -92,20 +92,27 @@ class ModelServer:
                             yield deltas
                     return
                 except Again as again:
-                    error, after = again.error, again.after
+                    error, after = self._masked(again.error), again.after
                 except ConnectionFailed as broken:
                     if begun:
                         self.health.failed(broken)
                         raise
                     error, after = broken, None
                 except BacktalkError as broken:
-                    self.health.failed(broken)
+                    self.health.failed(self._masked(broken))
                     raise
                 wait = tries.wait(after)
                 if wait is None or not self.health.may_retry():
                     self.health.failed(error)
                     raise error
                 await asyncio.sleep(wait)
+
+    def _masked(self, error: BacktalkError) -> BacktalkError:
+        """The error without the key, which a server may tell in its stream as well as in an answer of its own."""
+        if key := self.upstream.api_key:
+            error.message = error.message.replace(key, "***")
+            error.args = (error.message,)
+        return error
 
 
 @contextlib.asynccontextmanager

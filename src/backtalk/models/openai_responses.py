@@ -13,6 +13,7 @@ from backtalk.models.calling import Call, ModelServer
 from backtalk.models.refusals import FormatRefusals
 from backtalk.models.responses_body import responses_body
 from backtalk.models.responses_events import ResponsesDeltas
+from backtalk.models.stops import cut
 
 _OPENAI = "api.openai.com"
 _OF_OPENAI = (f".{_OPENAI}", ".openai.azure.com")
@@ -50,7 +51,8 @@ class OpenAIResponses:
             refused=partial(self._refusals.note, prompt),
         )
         name = f"The model server '{self.server.upstream.name}'"
-        return self.server.answers(call, lambda: ResponsesDeltas(name, sources, mark=self._mark))
+        deltas = self.server.answers(call, lambda: ResponsesDeltas(name, sources, mark=self._mark))
+        return cut(deltas, prompt.stop) if prompt.stop else deltas
 
     def _headers(self, prompt: Prompt) -> dict[str, str]:
         headers = self.server.upstream.headers()

@@ -107,6 +107,7 @@ class Models:
 
     async def find_upstream(self, model_id: str) -> tuple[Upstream, str] | None:
         """The upstream that an id belongs to and the model's name there; None when there is none at all."""
+        model_id = self._aliases.get(model_id, [model_id])[0]
         prefix, _, rest = model_id.partition("/")
         if rest and prefix in self._upstreams:
             return self._upstreams[prefix], rest

@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import msgspec
+
 from backtalk.core.errors import InvalidRequest, ModelNotFound, NotFound
 from backtalk.core.ids import new_id
 from backtalk.domain.model import ModelCard
@@ -39,8 +41,7 @@ class Serving:
         named = {card.id.partition("/")[2]: card for card in reversed(cards)} | {card.id: card for card in cards}
         if model_id not in named:
             raise ModelNotFound(model_id, ", ".join(card.id for card in cards[:20]))
-        found = named[model_id]
-        return ModelCard(model_id, found.owned_by, found.created)
+        return msgspec.structs.replace(named[model_id], id=model_id)
 
     async def embed(self, body: dict[str, Any]) -> bytes:
         """Answers the body of an embeddings request; an upstream's answer is handed on as it came."""

@@ -1,5 +1,7 @@
 """What the scripted model says: a pure function of the prompt."""
 
+import contextlib
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -14,9 +16,12 @@ _DIRECTIVE = re.compile(r"\[\[(\w+)(?::([\w.:-]+))?\]\]")
 _SAY = re.compile(r"(?:repeat after me|say exactly)\s*[:：]\s*(.+)", re.IGNORECASE | re.DOTALL)
 _MINE = re.compile(r"what(?:'s|’s| is| was) my ([\w ]+?)\s*\?", re.IGNORECASE)
 _RULES = re.compile(r"what (?:are|is) your (?:instructions|system prompt)", re.IGNORECASE)
-_PLACE = re.compile(r"\b(?:in|at|for|from|to|near|of)\s+((?:[A-Z][\w'’.-]*)(?:[\s-]+[A-Z][\w'’.-]*)*)")
+_PLACE = re.compile(
+    r"\b(?:in|at|for|from|to|near|of)\s+((?:[A-Z][\w'’.-]*)(?:[\s-]+[A-Z][\w'’.-]*)*(?:,\s*[A-Z]{2}\b)?)"
+)
 _ALSO = re.compile(r"(?:,\s*|\s+(?:and|or)\s+|,\s*and\s+)((?:[A-Z][\w'’.-]*)(?:\s+[A-Z][\w'’.-]*)*)")
 _CAPITALISED = re.compile(r"(?<!^)(?<![.!?]\s)\b[A-Z][\w'’-]*(?:\s+[A-Z][\w'’-]*)*")
+_QUOTED = re.compile(r"(?<!\w)(['\"`])(.{1,200}?)\1(?!\w)")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _SUM = re.compile(r"[\d(][\d\s.+*/()^-]*[\d)]")
 _ABOUT_FILES = re.compile(r"[?？]|\b(documents?|files?|passages?|according to|look up|search)\b", re.IGNORECASE)
@@ -67,7 +72,7 @@ def reply_to(prompt: Prompt) -> Reply:
     if calls:
         return Reply(calls=tuple(calls if prompt.parallel_tool_calls else calls[:1]))
     if prompt.text_format and prompt.text_format.get("type") in ("json_schema", "json_object"):
-        return Reply(_json(prompt.text_format, asked))
+        return Reply(_json(prompt, prompt.text_format, asked))
     return _from_files(fresh) or Reply(_from_outputs(fresh) or _from_talk(prompt, asked) or _echo(prompt, asked))
 
 
@@ -106,13 +111,19 @@ def _calls(prompt: Prompt, asked: str, fresh: list[Item]) -> list[Call]:
         return []
     if prompt.tool_choice in ("auto", "required"):
         answered = any(item.get("type") in (*_OUTPUTS, "file_search_call", "mcp_call") for item in fresh)
-        tool = None if answered and prompt.tool_choice == "auto" else _fitting(tools, asked, fresh)
+        tool = None if answered and prompt.tool_choice == "auto" else _fitting(_uncalled(tools, fresh), asked, fresh)
         if tool is None and prompt.tool_choice == "required" and not _served(fresh):
-            tool = tools[0]
+            tool = _uncalled(tools, fresh)[0]
     else:
         tool = next((tool for tool in tools if tool.name == prompt.tool_choice), None)
         tool = None if tool and tool.name == "file_search" and _searched(fresh) else tool
     return list(_calls_of(tool, asked)) if tool else []
+
+
+def _uncalled(tools: list[Tool], fresh: list[Item]) -> list[Tool]:
+    """The tools that were not called for this question yet; all of them if there is no such tool."""
+    called = {item.get("name") for item in fresh if item.get("type") in CLIENT_CALLS}
+    return [tool for tool in tools if tool.name not in called] or tools
 
 
 def _searched(fresh: list[Item]) -> bool:
@@ -166,7 +177,7 @@ def _places(text: str) -> list[str | None]:
 
 def _guesser(asked: str, place: str | None) -> Guess:
     numbers = iter(_NUMBER.findall(asked))
-    names = [match[0] for match in _CAPITALISED.finditer(asked)]
+    names = [match[2] for match in _QUOTED.finditer(asked)] + [match[0] for match in _CAPITALISED.finditer(asked)]
 
     def guess(name: str, schema: Schema) -> Any:
         if schema.get("enum"):
@@ -187,11 +198,26 @@ def _guesser(asked: str, place: str | None) -> Guess:
     return guess
 
 
-def _json(text_format: dict[str, Any], asked: str) -> str:
-    if text_format["type"] == "json_object":
-        return _dump({"answer": asked})
+def _json(prompt: Prompt, text_format: dict[str, Any], asked: str) -> str:
+    """JSON that fits the schema; where there is none, one that the prompt shows, or the keys that it quotes."""
+    schema = text_format.get("schema") or _schema_shown(prompt)
+    if text_format["type"] == "json_object" and not schema:
+        keys = [match[2] for match in _QUOTED.finditer(asked)]
+        return _dump(dict.fromkeys(keys or ["answer"], asked))
     places = _places(asked)
-    return _dump(fill(text_format.get("schema"), _guesser(asked, places[0] if places else None)))
+    return _dump(fill(schema, _guesser(asked, places[0] if places else None)))
+
+
+def _schema_shown(prompt: Prompt) -> Schema | None:
+    """A JSON schema with properties in the instructions or the messages."""
+    text = "\n".join([prompt.instructions or "", *map(text_of, prompt.items)])
+    starts = re.finditer(r"\{", text) if '"properties"' in text else ()
+    for match in starts:
+        with contextlib.suppress(ValueError, RecursionError):
+            shown: Schema = json.JSONDecoder().raw_decode(text, match.start())[0]
+            if isinstance(shown.get("properties"), dict):
+                return shown
+    return None
 
 
 def _dump(value: Any) -> str:

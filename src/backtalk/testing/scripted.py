@@ -39,7 +39,8 @@ class ScriptedModel:
     or when it has run out, the model reacts to the prompt:
 
     - It obeys `tool_choice`, `parallel_tool_calls`, `max_output_tokens` (a word is a token), `stop` and `text_format`;
-      arguments and JSON are filled from their schemas, with words of the question where they fit.
+      arguments and JSON are filled from their schemas, with words of the question where they fit, what it quotes first.
+      Asked for any JSON, it fills a schema that the prompt shows, or the keys that the question quotes.
     - "What's the weather like in San Francisco?" calls a tool whose name speaks of weather; a question calls
       `file_search` when that is offered; the next call quotes what the tool said, or cites the best passage.
     - "Say exactly: …" and "Repeat after me: …" are obeyed. "What is my name?" is answered from what the user said

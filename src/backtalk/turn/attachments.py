@@ -7,7 +7,7 @@ from typing import Any
 
 from backtalk.core.errors import BacktalkError, InvalidRequest, NotFound, TooLarge
 from backtalk.domain.caller import Caller
-from backtalk.domain.items import Item, Part
+from backtalk.domain.items import Item, Part, parts_field
 from backtalk.domain.turn import Attachment, Attachments
 
 MOST_BYTES = 50 * 2**20
@@ -26,7 +26,7 @@ class Loader:
         self._caller = caller
         self._files = files
         self._within = "file." if wire == "chat" else ""
-        self._parts: dict[tuple[str, str], Part] = {}
+        self._parts: dict[tuple[str, str | None, str], Part] = {}
         self._room = MOST_BYTES
 
     async def load(self, items: Sequence[Item], places: Mapping[str, str]) -> list[Item]:
@@ -35,7 +35,7 @@ class Loader:
         return [await self._item(item, places.get(item["id"])) if _has_file(item) else item for item in items]
 
     async def _item(self, item: Item, param: str | None) -> Item:
-        field = "content" if "content" in item else "output"
+        field = parts_field(item)
         parts = [
             await self._part(part, param and f"{param}.{field}[{i}]") if _is_file(part) else part
             for i, part in enumerate(item[field])
@@ -43,7 +43,7 @@ class Loader:
         return {**item, field: parts}
 
     async def _part(self, part: Part, param: str | None) -> Part:
-        key = (part["type"], part.get("file_id") or part.get("file_data") or "")
+        key = (part["type"], part.get("filename"), part.get("file_id") or part.get("file_data") or "")
         try:
             if key not in self._parts:
                 self._parts[key] = await self._load(part)
@@ -89,7 +89,7 @@ class Loader:
 
 
 def _has_file(item: Item) -> bool:
-    parts: Any = item.get("content", item.get("output")) if item.get("type") in _WITH_FILES else None
+    parts: Any = item.get(parts_field(item)) if item.get("type") in _WITH_FILES else None
     return isinstance(parts, list) and any(map(_is_file, parts))
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from backtalk.core.errors import InvalidRequest
 from backtalk.core.text import estimate_tokens
-from backtalk.domain.items import CLIENT_CALLS, OUTPUTS, Item, is_user_message, text_of
+from backtalk.domain.items import CLIENT_CALLS, OUTPUTS, Item, is_user_message, parts_field, text_of
 from backtalk.domain.turn import Piece
 
 ITEM_OVERHEAD = 4
@@ -65,7 +65,7 @@ def tokens_of(item: Item) -> int:
 
 
 def _cost_of_files(item: Item) -> int:
-    parts: Any = item.get("content", item.get("output"))
+    parts: Any = item.get(parts_field(item))
     if not isinstance(parts, list) or item.get("type") not in ("message", *OUTPUTS):
         return 0
     return sum(_cost_of_part(part) for part in parts if isinstance(part, dict) and "text" not in part)

@@ -20,7 +20,7 @@ def take_choice(choice: Any, tools: list[dict[str, Any]]) -> Any:
     if isinstance(choice, str):
         if choice not in ("none", "auto", "required"):
             raise refuse("tool_choice", "Invalid 'tool_choice': use 'none', 'auto', 'required' or an object.")
-        if choice == "required" and not any(tool["type"] in CALLED for tool in tools):
+        if choice == "required" and not any(map(_can_be_called, tools)):
             raise refuse("tool_choice", "'tool_choice' is 'required', but no tool is given that can be called here.")
         return choice
     if not isinstance(choice, dict) or not isinstance(choice.get("type"), str):
@@ -31,6 +31,16 @@ def take_choice(choice: Any, tools: list[dict[str, Any]]) -> Any:
     return choice
 
 
+def _inside(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The functions of all namespaces."""
+    spaces = [tool["tools"] for tool in tools if tool["type"] == "namespace"]
+    return [tool for space in spaces for tool in space if tool.get("type") == "function"]
+
+
+def _can_be_called(tool: dict[str, Any]) -> bool:
+    return tool["type"] in CALLED and (tool["type"] != "namespace" or bool(_inside([tool])))
+
+
 def _allowed_tools(choice: dict[str, Any], tools: list[dict[str, Any]]) -> dict[str, Any]:
     allowed = choice.get("tools")
     if not isinstance(allowed, list) or not all(map(_is_named, allowed)):
@@ -38,7 +48,9 @@ def _allowed_tools(choice: dict[str, Any], tools: list[dict[str, Any]]) -> dict[
     if not allowed:
         raise refuse("tool_choice.tools", "'tool_choice.tools' names no tool: for none, 'tool_choice' is 'none'.")
     one_of(choice.get("mode", "auto"), ("auto", "required"), "tool_choice.mode")
-    known = {(tool["type"], tool.get("name") or tool.get("server_label")) for tool in tools}
+    if choice.get("mode") == "required" and not any(tool["type"] in CALLED for tool in allowed):
+        raise refuse("tool_choice.tools", "A call is required, but no tool is named that can be called here.")
+    known = {(tool["type"], tool.get("name") or tool.get("server_label")) for tool in [*tools, *_inside(tools)]}
     for i, tool in enumerate(allowed):
         if (tool["type"], tool.get("name") or tool.get("server_label")) not in known:
             raise refuse(f"tool_choice.tools[{i}]", f"Tool choice '{_label(tool)}' not found in 'tools'.")
@@ -51,11 +63,14 @@ def _check_named(choice: dict[str, Any], tools: list[dict[str, Any]], param: str
     if kind in ("function", "custom"):
         if not isinstance(choice.get("name"), str):
             raise wrong_type(f"{param}.name", "a string")
-        found = any(tool["type"] == kind and tool["name"] == choice["name"] for tool in tools)
+        same = [tool for tool in tools if tool["type"] == kind and tool["name"] == choice["name"]]
+        found = bool(same) or [tool["name"] for tool in _inside(tools)].count(choice["name"]) == 1
     else:
         found = any(tool["type"] == kind for tool in tools)
     if not found:
         raise refuse(param, f"Tool choice '{_label(choice)}' not found in 'tools'.")
+    if kind == "namespace":
+        raise refuse(param, "A namespace cannot be called: name a function of it, or allow it with 'allowed_tools'.")
     if kind not in CALLED:
         raise refuse(param, f"This server does not run '{kind[:80]}': it cannot be made to be called.")
 

@@ -20,6 +20,8 @@ LEAST = 1024
 """Tokens of talk that are worth a summary."""
 _MOST_WRITTEN = 4096
 """Tokens that a model may write for a summary, its thinking included."""
+_FRAME = 64
+"""Tokens of what stands around the talk in such a prompt."""
 _EXCERPTS = 2048
 _EXCERPT = 600
 """Characters of a message that stay where no model summarises it."""
@@ -116,7 +118,10 @@ async def compact(
                 raise
             log.warning("the model could not summarise a conversation, excerpts stand in: %s", error)
             by = "excerpts"
-    content = pack(Compaction(text or excerpts(old), list(kept), users=users))
+    room = sum(map(tokens_of, old)) // 2
+    if not users and estimate_tokens(text) > room:  # it would gain nothing
+        text, by = "", "excerpts"
+    content = pack(Compaction(text or excerpts(old, min(room, _EXCERPTS)), list(kept), users=users))
     return {"id": item_id or new_id("cmp"), "type": "compaction", "encrypted_content": content}, by
 
 
@@ -128,14 +133,15 @@ async def summary(how: Summarising, items: Sequence[Item]) -> str:
     text = ""
     task = _TASK
     if how.instructions:
-        task = f"{_TASK}\n\nThe assistant's instructions, for what matters in it:\n{how.instructions}"
+        instructions = _cut(how.instructions, how.limit // 8)
+        task = f"{_TASK}\n\nThe assistant's instructions, for what matters in it:\n{instructions}"
     written = min(_MOST_WRITTEN, how.limit // 4)
-    room = max(how.limit - 2 * written - estimate_tokens(task), how.limit // 4)
+    room = max(how.limit - 2 * written - estimate_tokens(task) - _FRAME, how.limit // 4)
     for piece in _pieces(items, room):
         talk = f"<summary_so_far>\n{text}\n</summary_so_far>\n{piece}" if text else piece
         asked = _message(f"<conversation>\n{talk}\n</conversation>", "msg_talk")
         prompt = Prompt(model=how.model_name, items=[asked], instructions=task, max_output_tokens=written)
-        text = await _ask(how, prompt)
+        text = _cut(await _ask(how, prompt), written)
         if not text:
             raise UpstreamError("The model gave no summary.", reason="upstream_disobeyed")
     return text
@@ -175,12 +181,19 @@ def _pieces(items: Sequence[Item], most: int) -> Iterator[str]:
 
 
 def _parts(line: str, most: int) -> Iterator[str]:
-    """A line cut so that each part is surely no more than `most` tokens: none has less than a character."""
+    """A line cut so that each part is surely no more than `most` tokens: no character is thought to be more than two."""
     if estimate_tokens(line) <= most:
         yield from filter(None, [line])
         return
-    for start in range(0, len(line), most):
-        yield line[start : start + most]
+    step = max(most // 2, 1)
+    for start in range(0, len(line), step):
+        yield line[start : start + step]
+
+
+def _cut(text: str, most: int) -> str:
+    """The beginning of a text that has more than `most` tokens."""
+    cost = estimate_tokens(text)
+    return text if cost <= most else text[: len(text) * most // cost]
 
 
 def _line(item: Item) -> str:

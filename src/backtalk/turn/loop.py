@@ -79,8 +79,6 @@ class Loop:
             if reminder is None:
                 return
             reminders += demand.repeated(reminder)
-            if events := run.output.close():
-                await run.writer.append(events)
             tries -= 1
         if not tries and not last:
             raise disobeyed(_complaint(call, form))
@@ -113,9 +111,9 @@ class Loop:
                 run.service_tier = finish.service_tier if finish.service_tier in TIERS else run.service_tier
                 run.served_by = finish.model or run.served_by
             if finish and finish.usage:
-                run.spent(finish.usage)
+                run.spent(finish.usage, finish.model)
             elif wording or ended:  # what broke off before it began cost nothing
-                run.spent(_estimate(prompt, wording))
+                run.spent(_estimate(prompt, wording), finish.model if finish else None)
 
     # ── tools ────────────────────────────────────────────────────────────────────────────────────────────────────────
 

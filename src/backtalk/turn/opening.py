@@ -106,7 +106,7 @@ class Opener:
             instructions=request.instructions,
             tools=model_tools(request),
             tool_choice=model_tool_choice(request.tool_choice),
-            allowed_tools=sorted(allowed) if (allowed := allowed_tools(request.tool_choice)) else None,
+            allowed_tools=sorted(allowed) if (allowed := allowed_tools(request)) else None,
             parallel_tool_calls=request.parallel_tool_calls,
             temperature=request.temperature,
             top_p=request.top_p,
@@ -208,7 +208,7 @@ def _check_calls(items: Sequence[Item]) -> None:
     """Every output of a client's tool must have its call before it."""
     calls: set[str] = set()
     for item in items:
-        if item["type"].endswith("_call") and item.get("call_id"):
+        if item["type"].endswith("_call") and isinstance(item.get("call_id"), str):
             calls.add(item["call_id"])
         elif item["type"] in OUTPUTS and item["call_id"] not in calls:
             raise InvalidRequest(

@@ -69,6 +69,7 @@ class _Open(msgspec.Struct):
     logprobs: list[list[dict[str, Any]]] = []
     length: int = 0
     summary: int = 0
+    over: bool = False  # what the model says next is no part of it
     told: bool = False  # of a custom tool's call: its input went out
 
     @property
@@ -170,7 +171,9 @@ class Output:
         return index == len(self.items) - 1
 
     def next_step(self) -> None:
-        """The model is asked again: what it calls next is new."""
+        """The model is asked again: what it says and calls next is new."""
+        if self._text:
+            self._text.over = True
         self.server_calls.clear()
         self._called.clear()
         self.finish = None
@@ -224,7 +227,7 @@ class Output:
         if not text:
             return
         open_ = self._text
-        if open_ is None or open_.kind != kind or (kind == _SUMMARY and open_.summary != delta.part):  # type: ignore[union-attr]
+        if open_ is None or open_.over or open_.kind != kind or (kind == _SUMMARY and open_.summary != delta.part):  # type: ignore[union-attr]
             if self._calls and self._is_early(delta):
                 return
             open_ = self._open_text(item, kind)
@@ -265,7 +268,7 @@ class Output:
     @staticmethod
     def _holds(open_: _Open, item_type: str, kind: str) -> bool:
         """Whether a part of a kind may join an item: none stands behind a seal, no summary behind the thinking itself."""
-        if open_.item["type"] != item_type or open_.item.get("encrypted_content"):
+        if open_.over or open_.item["type"] != item_type or open_.item.get("encrypted_content"):
             return False
         return kind != _SUMMARY or (not open_.item["content"] and open_.kind in ("", _SUMMARY))
 
@@ -296,14 +299,14 @@ class Output:
         open_ = self._text
         if self._calls and self._is_early(delta):
             return
-        if open_ is None or open_.item["type"] != "reasoning" or open_.item.get("encrypted_content"):
+        if open_ is None or open_.over or open_.item["type"] != "reasoning" or open_.item.get("encrypted_content"):
             open_ = self._open_item("reasoning")
         self._close_part(open_)
         open_.item = {**open_.item, "encrypted_content": delta.data}
 
     def _cite(self, delta: CitationDelta) -> None:
         open_ = self._text
-        if open_ is None or open_.kind != "output_text":
+        if open_ is None or open_.over or open_.kind != "output_text":
             if self._later:
                 self._later.append(delta)
             return

@@ -1,7 +1,8 @@
 """A run: one response in progress, and what bounds it."""
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -13,6 +14,9 @@ from backtalk.events.log import EphemeralWriter
 from backtalk.turn.output import Output
 from backtalk.turn.response import State
 from backtalk.turn.tool_loop import custom_tools, namespaces, server_tools
+
+Price: TypeAlias = Callable[[str, Usage], float | None]
+"""What some usage of a model costs, in USD; None where nobody knows."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -38,6 +42,7 @@ class Run:
         self.usage = Usage()
         self.answered = 0  # tokens of output that belong to the answer, and to no summary before it
         self.service_tier: str | None = None
+        self.elsewhere: list[tuple[str, Usage]] = []  # what steps cost that others answered
         self.served_by: str | None = None  # the model that answered, where the one that was asked stands for others
         self.receipt: dict[str, Any] = {}
         self.output = Output(
@@ -59,10 +64,25 @@ class Run:
     def id(self) -> str:
         return str(self.head["id"])
 
-    def spent(self, usage: Usage) -> None:
-        """Counts what a step of the model's cost."""
+    def spent(self, usage: Usage, model_id: str | None = None) -> None:
+        """Counts what a step cost, of the model that answered where the one that was asked stands for others."""
         self.usage.add(usage)
         self.answered += usage.output_tokens
+        if model_id:
+            self.elsewhere.append((model_id, usage))
+
+    def cost(self, price: Price) -> float | None:
+        """What it cost in USD; None where nobody knows the price of all of it."""
+        server = getattr(self.model, "server", None)
+        names = [f"{server.upstream.name}/{self.model_name}"] if server else []
+        rest = Usage(*(getattr(self.usage, name) for name in Usage.__struct_fields__))
+        for _, usage in self.elsewhere:
+            rest.subtract(usage)
+        costs = [price(model_id, usage) for model_id, usage in self.elsewhere]
+        if not self.elsewhere or rest != Usage():
+            known = [cost for name in [*names, self.head["model"]] if (cost := price(name, rest)) is not None]
+            costs.append(known[0] if known else None)
+        return None if None in costs else sum(cost for cost in costs if cost is not None)
 
     def stop(self, status: str, reason: str | None = None) -> None:
         """Tells the run to end now, with this status; the model server's connection is closed at once."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from backtalk.core.clock import now
 from backtalk.core.errors import BacktalkError, Overloaded
@@ -23,7 +23,7 @@ from backtalk.turn.loop import Loop
 from backtalk.turn.opening import Opener
 from backtalk.turn.output import Output
 from backtalk.turn.response import State, error_object, usage_object
-from backtalk.turn.run import Limits, Run
+from backtalk.turn.run import Limits, Price, Run
 from backtalk.turn.store import AlreadyEndedError, History, Opening
 
 log = logging.getLogger("backtalk.turn")
@@ -41,10 +41,6 @@ class Resolve(Protocol):
     """How a model id becomes a model: (the model, its name at its server, its canonical id). Raises ModelNotFound."""
 
     async def __call__(self, model_id: str | None, /) -> tuple[Model, str, str]: ...
-
-
-Price: TypeAlias = Callable[[str, Usage], float | None]
-"""What some usage of a model costs, in USD; None where nobody knows."""
 
 
 class Runner:
@@ -250,7 +246,7 @@ class Runner:
         state.output = run.output.items
         state.usage = usage_object(run.usage)
         state.service_tier, state.served_by = run.service_tier, run.served_by
-        state.cost_usd = self._price(run.served_by or run.head["model"], run.usage)
+        state.cost_usd = run.cost(self._price)
         state.completed_at = now() if state.status == "completed" else None
         run.state = state
         run.ending = True

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -13,6 +14,9 @@ MAX_SCHEMA = 256 * 2**10
 """Bytes of a schema."""
 _BACKTRACKS = 20_000
 """Steps that a `pattern` may take, so that none can be made to take for ever."""
+_MOST_SCHEMAS = 100_000
+"""Schemas that one may be when its references are followed: each of them may be tried on a value."""
+_REFERENCES = (b'"$ref"', b'"$dynamicRef"', b'"$recursiveRef"')
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _STARTS = {"object": "{", "array": "[", "string": '"'}
 _decoder = msgspec.json.Decoder()
@@ -49,7 +53,8 @@ class Format:
         validator = _validator(self._encoded)
         if validator.is_valid(value):
             return None
-        if b'"$ref"' in self._encoded:  # where a schema refers to itself, to say what is wrong can take for ever
+        refers = any(word in self._encoded for word in _REFERENCES)
+        if refers:  # where a schema refers to itself, to say what is wrong can take for ever
             return "it does not fit the schema"
         wrong = next(iter(validator.iter_errors(value)))
         place = "".join(f"[{step!r}]" for step in wrong.instance_path)
@@ -97,12 +102,66 @@ def _check_schema(schema: dict[str, Any], param: str) -> None:
             code="invalid_value",
         )
     try:
+        if _unfolded(schema) > _MOST_SCHEMAS:
+            raise ValueError("its references branch too often")
         _validator(data)
     except Exception as error:  # the library has several, of no common kind
         reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
         raise InvalidRequest(
             f"'{param}' is not a JSON schema that can be used here: {reason}", param=param, code="invalid_value"
         ) from None
+
+
+def _unfolded(schema: dict[str, Any]) -> int:
+    """How many schemas one is when its references are followed. What leads back to where it came from counts once.
+
+    Raises ValueError for names inside that references are relative to: nobody needs them in one schema.
+    """
+    anchors: dict[str, Any] = {}
+    known: dict[int, int] = {}
+
+    def count(node: Any) -> int:
+        if isinstance(node, list):
+            return sum(map(count, node))
+        if not isinstance(node, dict):
+            return 0
+        if id(node) not in known:
+            known[id(node)] = 0
+            targets = [_target(schema, anchors, node.get(word)) for word in ("$ref", "$dynamicRef", "$recursiveRef")]
+            known[id(node)] = 1 + sum(map(count, node.values())) + sum(map(count, targets))
+        return known[id(node)]
+
+    _collect(schema, anchors)
+    if any(isinstance(node.get("$id"), str) for node in anchors.pop("", []) if node is not schema):
+        raise ValueError("it has an '$id' inside")
+    return count(schema)
+
+
+def _collect(node: Any, anchors: dict[str, Any]) -> None:
+    """The schemas that have names, and under "" those that have an `$id`."""
+    if isinstance(node, dict):
+        for word in ("$anchor", "$dynamicAnchor"):
+            if isinstance(node.get(word), str):
+                anchors[f"#{node[word]}"] = node
+        if "$id" in node:
+            anchors.setdefault("", []).append(node)
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _collect(child, anchors)
+
+
+def _target(schema: dict[str, Any], anchors: dict[str, Any], reference: Any) -> Any:
+    """What a reference within a schema points at; None where that is nothing."""
+    if not isinstance(reference, str):
+        return None
+    place = unquote(reference.partition("#")[2])
+    node: Any = anchors.get(f"#{place}", schema)
+    for step in place.split("/")[1:]:
+        step = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(node, list):
+            node = node[int(step)] if step.isdigit() and int(step) < len(node) else None
+        else:
+            node = node.get(step) if isinstance(node, dict) else None
+    return node
 
 
 @lru_cache(maxsize=64)

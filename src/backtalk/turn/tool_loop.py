@@ -120,11 +120,13 @@ def _custom_description(tool: dict[str, Any]) -> str:
     return "\n\n".join(filter(None, [tool.get("description"), grammar]))
 
 
-def allowed_tools(choice: Any) -> set[str] | None:
-    """The names that a `tool_choice` of the form `allowed_tools` leaves; None for any other choice."""
-    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
-        return set(map(_name, choice.get("tools", ())))
-    return None
+def allowed_tools(request: TurnRequest) -> set[str] | None:
+    """The names of what a `tool_choice` of the form `allowed_tools` leaves; None for any other choice."""
+    choice = request.tool_choice
+    if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
+        return None
+    named = set(map(_name, choice.get("tools", ())))
+    return named | {name for name, pair in namespaces(request).items() if named.intersection(pair)}
 
 
 def model_tool_choice(choice: Any) -> str:
@@ -142,7 +144,7 @@ def callable_tools(request: TurnRequest, choice: str) -> set[str] | None:
         return set()
     if choice not in ("auto", "required"):
         return {choice}
-    return allowed_tools(request.tool_choice)
+    return allowed_tools(request)
 
 
 def custom_tools(request: TurnRequest) -> set[str]:

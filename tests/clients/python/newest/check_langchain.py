@@ -44,6 +44,8 @@ class Standard(ChatModelIntegrationTests):
     supports_image_urls = True
     supports_image_tool_message = True
     supports_pdf_inputs = True
+    supports_pdf_tool_message = True
+    supports_audio_inputs = True
     supports_anthropic_inputs = True
     model_override_value = "backtalk/extractive"
     supported_usage_metadata_details = {  # noqa: RUF012  # a property of the suite
@@ -71,8 +73,6 @@ class Standard(ChatModelIntegrationTests):
 
 
 class TestChatCompletions(Standard):
-    supports_audio_inputs = True
-
     def test_says_what_it_is_told(self) -> None:
         model = ChatOpenAI(**self.chat_model_params)
         assert model.invoke("Say exactly: one two").text == "one two"
@@ -91,8 +91,6 @@ class TestChatCompletions(Standard):
 
 
 class TestResponses(Standard):
-    supports_pdf_tool_message = True
-
     @property
     def chat_model_params(self) -> dict[str, Any]:
         return super().chat_model_params | {"use_responses_api": True}
