@@ -37,7 +37,9 @@ def things(url: str, **options: Any) -> dict[str, str]:
     file = sdk.files.create(file=("a.txt", b"The garage closes at 22:00."), purpose="assistants")
     store = sdk.vector_stores.create(name="One", file_ids=[file.id])
     batch = sdk.vector_stores.file_batches.create(store.id, file_ids=[file.id])
+    hello: Any = [{"role": "user", "content": "Hello"}]
     return {
+        "completion_id": sdk.chat.completions.create(model="scripted", messages=hello, store=True).id,
         "response_id": sdk.responses.create(model="scripted", input="Hello").id,
         "conversation_id": conversation.id,
         "item_id": sdk.conversations.items.list(conversation.id).data[0].id or "",

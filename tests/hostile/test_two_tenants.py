@@ -22,6 +22,7 @@ class Note(BaseModel):
 
 NEVER = "0123456789abcdef0123456789abcdef"
 BODIES: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions/{completion_id}": {"metadata": {"a": "b"}},
     "/v1/conversations/{conversation_id}": {"metadata": {"a": "b"}},
     "/v1/conversations/{conversation_id}/items": {"items": [{"role": "user", "content": "x"}]},
     "/v1/vector_stores/{store_id}": {"name": "Mine now"},
