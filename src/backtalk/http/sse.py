@@ -175,7 +175,8 @@ class _Heartbeat:
             self._task.cancel()
 
     def _due(self) -> None:
-        if self._loop.time() - self._last >= HEARTBEAT_SECONDS:
+        waiting = self._task is not None and not self._task.done()  # on a line that is full one ping is enough
+        if self._loop.time() - self._last >= HEARTBEAT_SECONDS and not waiting:
             ping = {"type": "http.response.body", "body": b": ping\n\n", "more_body": True}
             self._task = self._loop.create_task(self._ping(ping))
             self._last = self._loop.time()

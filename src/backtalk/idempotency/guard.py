@@ -23,6 +23,8 @@ _KEPT_HEADERS = (b"content-type",)
 _PASSING = (408, 409, 425, 429)
 """Refusals that may be none the next time: the key stays free, as after a mistake of the server's."""
 _RESPONSES = "/v1/responses"
+_ENDS = (b"data: [DONE]\n\n", b'data: {"type":"message_stop"}\n\n')
+"""With what streams end, for those who read them."""
 _REPLAYED = (b"idempotent-replayed", b"true")
 
 
@@ -64,6 +66,7 @@ class Idempotency:
             await claim.release()
         else:
             await claim.done(answer.status, answer.headers, None if _is_logged(scope, answer) else answer.body)
+        await answer.finish()
 
     async def _replay(self, row: Any, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         """The first answer: as it was kept, or out of the log of the response that it was the stream of."""
@@ -88,10 +91,11 @@ class Idempotency:
 
 
 class _Answer:
-    """Sends on, and remembers what was sent."""
+    """Sends on, and remembers what was sent. The end waits for `finish`: whoever has seen it may ask again at once."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self._end: list[Message] = []
         self._parts: list[bytes] = []
         self._size = 0
         self.status = 0
@@ -113,7 +117,15 @@ class _Answer:
             if self._size <= MOST_KEPT:
                 self._parts.append(part)
             self.complete = not message.get("more_body", False)
+            if self._end or self.complete or part.endswith(_ENDS):
+                self._end.append(message)
+                return
         await self._send(message)
+
+    async def finish(self) -> None:
+        """Sends the end."""
+        for message in self._end:
+            await self._send(message)
 
 
 def _key(scope: Scope) -> str | None:
