@@ -61,6 +61,18 @@ def test_a_stream_comes_again_out_of_its_log(wire: Wire) -> None:
         assert again.content == first.content
 
 
+@pytest.mark.wire("I1")
+def test_a_stream_that_was_cut_comes_again_and_is_not_carried_out_again(wire: Wire) -> None:
+    headers, body = key(), {"input": "[[pace:0.02]] [[tokens:300]]", "stream": True}
+    with wire.http.stream("POST", "/responses", json=body, headers=headers) as reply:
+        lines = reply.iter_lines()
+        seen = [next(lines) for _ in range(40)]
+    again = until(lambda: ended(wire.http, body, headers))
+    assert again.headers["idempotent-replayed"] == "true"
+    assert again.text.split("\n")[: len(seen)] == seen
+    assert '"client_disconnected"' in again.text
+
+
 @pytest.mark.wire("I2")
 def test_mistakes_are_kept_and_what_may_pass_is_not(http: httpx2.Client) -> None:
     headers = key()

@@ -133,16 +133,19 @@ class Tail:
 
 
 def clip(events: Sequence[Event], after: int) -> list[Event]:
-    """The events above sequence number `after`, the end mark included. A run of deltas is cut where `after` falls."""
+    """The events above sequence number `after`, each once, the end mark included. A run of deltas is cut where `after`
+    falls. Some may be there twice: a commit whose answer was lost on its way from the database is done again."""
     clipped: list[Event] = []
     for event in events:
-        if type(event) is Deltas and event.seq <= after < event.seq + event.span - 1:
+        last = event.seq + event.span - 1
+        if type(event) is Deltas and event.seq <= after < last:
             seen = after + 1 - event.seq
             logprobs = event.logprobs and event.logprobs[seen:]
             rest = msgspec.structs.replace(event, seq=after + 1, deltas=event.deltas[seen:], logprobs=logprobs)
             clipped.append(rest)
-        elif event.seq + event.span - 1 > after or type(event) is Ended:
+        elif last > after or (type(event) is Ended and type(clipped[-1] if clipped else None) is not Ended):
             clipped.append(event)
+        after = max(after, last)
     return clipped
 
 

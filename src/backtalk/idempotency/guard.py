@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backtalk.core.errors import BacktalkError, InvalidRequest
+from backtalk.core.errors import BacktalkError, Conflict, InvalidRequest
 from backtalk.http.errors import render
 from backtalk.http.paths import path_of
 from backtalk.idempotency.service import Claim, Keys
@@ -62,10 +62,11 @@ class Idempotency:
         except Exception:
             await claim.release()
             raise
-        if answer.status >= 500 or answer.status in _PASSING or not answer.complete:
+        left = not answer.complete  # the client has gone in the middle of a stream
+        if answer.status >= 500 or answer.status in _PASSING or (left and not claim.made):
             await claim.release()
         else:
-            await claim.done(answer.status, answer.headers, None if _is_logged(scope, answer) else answer.body)
+            await claim.done(answer.status, answer.headers, None if left or _is_logged(scope, answer) else answer.body)
         await answer.finish()
 
     async def _replay(self, row: Any, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,13 +81,14 @@ class Idempotency:
             headers = [(name.encode(), value.encode()) for name, value in row.headers]
             await send_replayed({"type": "http.response.start", "status": row.status, "headers": headers})
             await send_replayed({"type": "http.response.body", "body": row.body})
-        elif row.response_id is not None:
+        elif row.response_id is not None and path_of(scope) == _RESPONSES:
             path = f"{_RESPONSES}/{row.response_id}"
             query = b"stream=true" if _streams(body) else b""
             asked = {**scope, "method": "GET", "path": path, "raw_path": path.encode(), "query_string": query}
             await self.app(asked, _given(b"", receive), send_replayed)
         else:
-            lost = BacktalkError("The first answer was too long to be kept.", code="idempotency_answer_lost")
+            words = "The request was carried out, but its answer was not kept: it was too long, or its client had left."
+            lost = Conflict(words, code="idempotency_answer_lost")
             await render(lost)(scope, receive, send)
 
 

@@ -11,7 +11,7 @@ from backtalk.core.errors import BacktalkError, Conflict
 from backtalk.core.owner import is_dead
 from backtalk.idempotency import store
 from backtalk.idempotency.store import DONE, RUNNING
-from backtalk.storage import Storage
+from backtalk.storage import Connection, Storage
 from backtalk.storage.once import Mark
 
 log = logging.getLogger("backtalk")
@@ -43,11 +43,17 @@ class Claim:
         self._storage = storage
         self._project = project
         self._key = key
+        self.made = False
 
     @property
     def mark(self) -> Mark:
         """Says in the transaction that makes something that it was made."""
-        return lambda connection, response_id: store.made(connection, self._project, self._key, response_id)
+
+        def write(connection: Connection, response_id: str | None) -> None:
+            store.made(connection, self._project, self._key, response_id)
+            self.made = True  # a transaction that is undone after this raises, and is no answer to keep
+
+        return write
 
     async def done(self, status: int, headers: list[list[str]], body: bytes | None) -> None:
         await self._storage.write(store.done, self._project, self._key, status, headers, body)

@@ -1,6 +1,6 @@
 """Stored chat completions: listed, read, changed, deleted."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backtalk.conversations import store as conversations
@@ -38,7 +38,8 @@ class StoredChats:
             if rows is None:
                 raise not_listed(cursor, "Chat completion")
             wanted = [row for row in rows[:_AT_ONCE] if _is_wanted(row.head, model, metadata)]
-            found += [stored_completion(row.head, await self._choices(caller, row)) for row in wanted]
+            whole = [(row.head, await self._choices(caller, row)) for row in wanted]
+            found += [stored_completion(head, states) for head, states in whole if _have_ended(states)]
             if len(rows) <= _AT_ONCE:
                 break
             after = rows[_AT_ONCE - 1].head["id"]
@@ -47,7 +48,10 @@ class StoredChats:
     async def get(self, caller: Caller, completion_id: str) -> dict[str, Any]:
         """Raises NotFound."""
         found = await self._find(caller, completion_id)
-        return stored_completion(found.head, await self._choices(caller, found))
+        states = await self._choices(caller, found)
+        if not _have_ended(states):
+            raise _unknown(completion_id)
+        return stored_completion(found.head, states)
 
     async def update(self, caller: Caller, completion_id: str, metadata: dict[str, str]) -> dict[str, Any]:
         found = await self._find(caller, completion_id)
@@ -80,7 +84,7 @@ class StoredChats:
     async def _find(self, caller: Caller, completion_id: str) -> Stored:
         found = await self._storage.read(store.find, caller.project, response_id(completion_id))
         if found is None or found.wire != CHAT or found.state.status not in store.WHOLE:
-            raise NotFound(f"Chat completion with id '{completion_id[:128]}' not found.", param="completion_id")
+            raise _unknown(completion_id)
         return found
 
     async def _choices(self, caller: Caller, first: Stored) -> list[State]:
@@ -90,6 +94,15 @@ class StoredChats:
             other = await self._storage.read(store.find, caller.project, choice_id(first.head["id"], i))
             states += [other.state] if other else []
         return states
+
+
+def _have_ended(states: Sequence[State]) -> bool:
+    """Whether nothing of a completion is still being said: the choices end one by one."""
+    return all(state.status not in store.RUNNING for state in states)
+
+
+def _unknown(completion_id: str) -> NotFound:
+    return NotFound(f"Chat completion with id '{completion_id[:128]}' not found.", param="completion_id")
 
 
 def _is_wanted(head: dict[str, Any], model: str | None, metadata: Mapping[str, str]) -> bool:
