@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from backtalk.core.errors import NotFound, Overloaded
+from backtalk.core.errors import NotFound, Overloaded, StorageFull
 from backtalk.core.owner import is_dead
 from backtalk.domain.events import Ended, Event
 from backtalk.events import store
@@ -20,6 +20,8 @@ log = logging.getLogger("backtalk.events")
 
 LEASE_SECONDS = 10.0
 RENEW_SECONDS = 3.0
+WATCH_SECONDS = 1.5 * RENEW_SECONDS
+"""How long a lease that ran out is watched: a living writer renews it meanwhile, whatever its clock says."""
 POLL_SECONDS = 0.1
 RETRY_SECONDS = 0.2
 COMPACT_SECONDS = 0.05
@@ -132,6 +134,8 @@ class Log:
         self._unswept = True
         self._ended_writers: list[Writer] = []
         self._compacting: asyncio.Task[None] | None = None
+        self._expired: dict[tuple[str, float], float] = {}
+        """Leases that ran out, and since when (monotonic) they are known to."""
 
     # ── the life of the log ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -241,7 +245,7 @@ class Log:
     async def _put_off(self, group: list[_Queued], error: Exception) -> None:
         """Nothing of the group was written. What may wait is tried again in the same order; the rest is given up."""
         now = time.monotonic()
-        waiting = [queued for queued in group if isinstance(error, Overloaded) and queued[3] > now]
+        waiting = [queued for queued in group if isinstance(error, (Overloaded, StorageFull)) and queued[3] > now]
         for queued in group:
             if queued not in waiting:
                 entry, writer, future, _ = queued
@@ -382,14 +386,23 @@ class Log:
                     writer.on_lost()
 
     async def find_dead(self) -> list[Dead]:
-        """Logs whose writer is gone: its lease ran out, or it ran on this machine and its process is no more."""
-        now = time.time()
+        """Logs whose writer is gone: it ran on this machine and its process is no more, or its lease ran out and was
+        not renewed while we watched, which no jump of a clock can feign."""
+        now, watch = time.time(), time.monotonic()
         rows = await self.storage.read(store.open_logs)
-        return [
-            Dead(row.project, row.id, row.attempt, row.lease_until)
-            for row in rows
-            if row.id not in self._live and (row.lease_until < now or is_dead(row.owner, self.owner))
-        ]
+        known, self._expired = self._expired, {}
+        dead = []
+        for row in rows:
+            if row.id in self._live:
+                continue
+            gone = is_dead(row.owner, self.owner)
+            if not gone and row.lease_until < now:
+                since = known.get((row.id, row.lease_until), watch)
+                self._expired[row.id, row.lease_until] = since
+                gone = watch - since >= WATCH_SECONDS
+            if gone:
+                dead.append(Dead(row.project, row.id, row.attempt, row.lease_until))
+        return dead
 
     async def find_running(self, project: str, response_id: str) -> Dead | None:
         """An open log, whoever writes it: what `take_over` needs to cancel it."""

@@ -82,7 +82,7 @@ class Envelope:
                 status = status or 500
                 raise
             log.error("unexpected error at %s %s", scope["method"], path_of(scope), exc_info=error)
-            await render(unexpected())(scope, receive, send_with_headers)
+            await render(unexpected(error))(scope, receive, send_with_headers)
         finally:
             self._tell(scope, status or _NOBODY_WAITED, started)
 

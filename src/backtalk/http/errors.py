@@ -1,5 +1,6 @@
 """Errors as HTTP answers: OpenAI's envelope on our routes, Anthropic's on theirs, FastAPI's own shapes on the user's."""
 
+import errno
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +13,16 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from backtalk.core.errors import BacktalkError, InvalidRequest, MethodNotAllowed, NotFound, TooLarge, UnsupportedMedia
+from backtalk.core.errors import (
+    BacktalkError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    Overloaded,
+    StorageFull,
+    TooLarge,
+    UnsupportedMedia,
+)
 from backtalk.http.paths import path_of
 
 IsOurs = Callable[[str], bool]
@@ -73,8 +83,13 @@ def _as_message(error: BacktalkError, scope: Scope) -> Response:
     return Response(msgspec.json.encode(body), status, error.headers, "application/json")
 
 
-def unexpected() -> BacktalkError:
-    """What a client is told of a mistake of ours; the log has the rest."""
+def unexpected(error: BaseException) -> BacktalkError:
+    """What a client is told of what the machine lacks, or of a mistake of ours; the log has the rest."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.EMFILE, errno.ENFILE):
+        return Overloaded("The server has as many files open as it may; try again in a moment.", retry_after=2)
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull("The disk is full: nothing was written. Free some space and try again.")
     return BacktalkError("The server made a mistake and has logged it. Trying again may help.")
 
 
@@ -109,6 +124,8 @@ def from_http(request: Request, error: HTTPException) -> BacktalkError:
     """A Starlette error on one of our paths, as one of ours."""
     if isinstance(error.__cause__, BacktalkError):  # raised while FastAPI read the body
         return error.__cause__
+    if isinstance(error.__cause__, OSError):
+        return unexpected(error.__cause__)
     if error.status_code == 404:
         return NotFound(f"Unknown request URL: {request.method} {path_of(request.scope)}.", code="unknown_url")
     if error.status_code == 405:

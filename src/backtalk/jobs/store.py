@@ -9,7 +9,19 @@ Claiming, renewing and looking for dead owners work across projects: they are sy
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Connection, Double, Index, Integer, Row, String, select, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Double,
+    Index,
+    Integer,
+    Row,
+    String,
+    select,
+    update,
+)
 
 from backtalk.core.clock import now
 from backtalk.core.ids import new_id
@@ -31,6 +43,8 @@ jobs = table(
 )
 
 _OPEN = ("queued", "running")
+BACK_SECONDS = 60.0
+"""A queued job that was made so much later than now was made before the clock went back: it is due."""
 
 
 def enqueue(connection: Connection, project: str, kind: str, payload: Mapping[str, Any], *, delay: float = 0.0) -> str:
@@ -51,9 +65,14 @@ def enqueue(connection: Connection, project: str, kind: str, payload: Mapping[st
     return job_id
 
 
+def _is_due(at: float) -> ColumnElement[bool]:
+    stranded = (jobs.c.status == "queued") & (jobs.c.created_at > at + BACK_SECONDS)
+    return jobs.c.status.in_(_OPEN) & ((jobs.c.due_at <= at) | stranded)
+
+
 def due_kinds(connection: Connection, at: float) -> set[str]:
     """Kinds that have a job to claim."""
-    due = select(jobs.c.kind).where(jobs.c.status.in_(_OPEN), jobs.c.due_at <= at).distinct()
+    due = select(jobs.c.kind).where(_is_due(at)).distinct()
     return set(connection.scalars(due))
 
 
@@ -73,7 +92,7 @@ def claim(
     """
     due = (
         select(jobs.c.id, jobs.c.project, jobs.c.kind, jobs.c.payload, (jobs.c.attempt + 1).label("attempt"))
-        .where(jobs.c.status.in_(_OPEN), jobs.c.due_at <= at, jobs.c.kind == kind, jobs.c.id.not_in(busy))
+        .where(_is_due(at), jobs.c.kind == kind, jobs.c.id.not_in(busy))
         .order_by(jobs.c.due_at, jobs.c.id)
         .limit(most)
         .with_for_update(skip_locked=True)

@@ -199,6 +199,8 @@ def _raise_if_not_broken(error: sqlite3.Error) -> None:
     words = str(error)
     if "locked" in words or "busy" in words:
         raise Overloaded("The search index is being written by another process; try again.") from error
+    if "unable to open" in words:  # no file is to be had: the one that there is may be whole
+        raise Overloaded("The search index cannot be opened now; try again in a moment.") from error
     if "full" in words:
         raise StorageFull("The disk is full: the search index cannot be brought up to date.") from error
 

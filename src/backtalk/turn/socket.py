@@ -269,4 +269,4 @@ def _told(error: Exception) -> BacktalkError:
     if isinstance(error, BacktalkError):
         return error
     log.error("unexpected error on a WebSocket", exc_info=error)
-    return unexpected()
+    return unexpected(error)
