@@ -1,8 +1,10 @@
 """`Idempotency-Key`: what comes again is not carried out again."""
 
 import secrets
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,21 @@ def test_across_a_crash_nothing_is_made_twice(tmp_path: Path) -> None:
     lines_again = again.text.split("\n")
     assert lines_again[: len(seen)] == seen, "what was seen is not contradicted"
     assert '"server_restarted"' in again.text
+
+
+@pytest.mark.wire("I3")
+def test_a_neighbour_repeats_the_answer_of_the_dead_when_it_has_ended(tmp_path: Path) -> None:
+    headers, body = key(), {"input": "[[pace:0.05]] [[tokens:600]]"}
+    settings = {**SCRIPTED, "BACKTALK_DATABASE": f"sqlite:///{tmp_path / 'shared.sqlite'}"}
+    with Server(tmp_path / "a", settings) as a, Server(tmp_path / "b", settings) as b, ThreadPoolExecutor(1) as pool:
+        lost = pool.submit(httpx2.post, f"{a.url}/v1/responses", json=body, headers=headers, timeout=60)
+        with closing(sqlite3.connect(tmp_path / "shared.sqlite")) as database:
+            until(lambda: database.execute("SELECT 1 FROM idempotency_keys WHERE state = 'made'").fetchall())
+        a.kill()
+        assert isinstance(lost.exception(), httpx2.TransportError)
+        repeats = [httpx2.post(f"{b.url}/v1/responses", json=body, headers=headers, timeout=60) for _ in range(2)]
+    assert [repeat.json()["status"] for repeat in repeats] == ["failed", "failed"]
+    assert repeats[0].content == repeats[1].content
 
 
 def ended(http: httpx2.Client, body: dict[str, Any], headers: dict[str, str]) -> httpx2.Response | None:

@@ -3,6 +3,7 @@
 Requests without the header pass untouched.
 """
 
+import logging
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
@@ -15,6 +16,8 @@ from backtalk.http.errors import render
 from backtalk.http.paths import path_of
 from backtalk.idempotency.service import Claim, Keys
 from backtalk.storage.once import marking
+
+log = logging.getLogger("backtalk.idempotency")
 
 MOST_KEPT = 8 * 2**20
 """Bytes of an answer that are kept; a longer one is told to be lost."""
@@ -66,7 +69,11 @@ class Idempotency:
         if answer.status >= 500 or answer.status in _PASSING or (left and not claim.made):
             await claim.release()
         else:
-            await claim.done(answer.status, answer.headers, None if left or _is_logged(scope, answer) else answer.body)
+            kept = None if left or _is_logged(scope, answer) else answer.body
+            try:
+                await claim.done(answer.status, answer.headers, kept)
+            except Exception:  # the answer is the client's all the same; whoever repeats it hears that it was lost
+                log.exception("The answer to an Idempotency-Key was not kept.")
         await answer.finish()
 
     async def _replay(self, row: Any, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,10 +89,10 @@ class Idempotency:
             await send_replayed({"type": "http.response.start", "status": row.status, "headers": headers})
             await send_replayed({"type": "http.response.body", "body": row.body})
         elif row.response_id is not None and path_of(scope) == _RESPONSES:
-            path = f"{_RESPONSES}/{row.response_id}"
-            query = b"stream=true" if _streams(body) else b""
-            asked = {**scope, "method": "GET", "path": path, "raw_path": path.encode(), "query_string": query}
-            await self.app(asked, _given(b"", receive), send_replayed)
+            stream = _wants(body, "stream")
+            if not stream and not _wants(body, "background"):  # as the first, it comes with the end
+                await self.app(_reading(scope, row.response_id, stream=True), _given(b"", receive), _to_nobody)
+            await self.app(_reading(scope, row.response_id, stream=stream), _given(b"", receive), send_replayed)
         else:
             words = "The request was carried out, but its answer was not kept: it was too long, or its client had left."
             lost = Conflict(words, code="idempotency_answer_lost")
@@ -168,7 +175,18 @@ def _is_logged(scope: Scope, answer: _Answer) -> bool:
     return stream and path_of(scope) == _RESPONSES
 
 
-def _streams(body: bytes) -> bool:
-    """Whether a body asked for a stream."""
+def _reading(scope: Scope, response_id: str, *, stream: bool) -> Scope:
+    """The request that reads a response, or its events."""
+    path = f"{_RESPONSES}/{response_id}"
+    query = b"stream=true" if stream else b""
+    return {**scope, "method": "GET", "path": path, "raw_path": path.encode(), "query_string": query}
+
+
+async def _to_nobody(message: Message) -> None:
+    """Takes an answer that is only waited for."""
+
+
+def _wants(body: bytes, field: str) -> bool:
+    """Whether a body says `true` to a field."""
     found = msgspec.json.decode(body)
-    return isinstance(found, dict) and found.get("stream") is True
+    return isinstance(found, dict) and found.get(field) is True
