@@ -30,8 +30,13 @@ ROWS: dict[int, list[str]] = {
     2: [
         "contract/test_streams.py::test_a_live_stream_resumes_at_every_index",
         "scenes/test_two_processes.py::test_a_run_is_followed_from_the_other_process",
+        "survival/test_resume_kinds.py::test_a_live_stream_is_read_by_many_from_where_they_left",
     ],
     3: [
+        "survival/test_resume_bytes.py::test_a_finished_answer_is_cut_at_each_byte",
+        "survival/test_resume_bytes.py::test_a_live_answer_is_cut_at_many_bytes",
+        "survival/test_resume_kinds.py::test_a_finished_stream_resumes_behind_each_event",
+        "survival/test_resume_sdks.py::test_a_finished_stream_is_resumed_behind_each_event",
         "contract/test_streams.py::test_a_finished_stream_resumes_at_every_index",
         "contract/test_streams.py::test_a_live_stream_resumes_at_every_index",
     ],
@@ -87,9 +92,13 @@ ROWS: dict[int, list[str]] = {
     ],
     13: [
         "survival/test_faults_upstream.py::test_row_13_a_line_of_a_hundred_megabytes_costs_little_memory",
+        "survival/test_faults_upstream.py::test_row_13_a_server_that_heeds_no_limit_is_left",
         "models/test_openai_chat.py::test_a_line_without_end_is_too_large",
     ],
     14: [
+        "survival/test_crashes.py::test_nothing_is_lost",
+        "survival/test_crashes.py::test_workers_and_gentle_ends",
+        "survival/test_resume_processes.py::test_another_process_goes_on_with_a_stream_and_ends_it_when_its_own_is_killed",
         "scenes/test_spine.py::test_a_stream_cut_by_a_kill_is_ended_and_replayed",
         "scenes/test_two_processes.py::test_a_dead_process_is_noticed_by_the_living",
     ],

@@ -234,6 +234,16 @@ async def test_row_13_a_line_of_a_hundred_megabytes_costs_little_memory(tmp_path
             await asyncio.to_thread(server.stop)
 
 
+@pytest.mark.parametrize("demand", [{}, {"text": {"format": {"type": "json_object"}}}])
+async def test_row_13_a_server_that_heeds_no_limit_is_left(tmp_path: Path, demand: dict[str, Any]) -> None:
+    async with house(tmp_path, for_ever) as h:
+        body = {"model": "a/m", "input": "hi", "max_output_tokens": 16, **demand}
+        answer = (await h.http.post("/v1/responses", json=body)).json()
+        assert (answer["status"], answer["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+        assert len(said(answer).split()) < 200
+        await eventually(lambda: h.proxy.open == 0, "the server was left")
+
+
 # ── the proxy itself ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -1,5 +1,5 @@
 """Shipped for tests, ours and yours: a scripted model, a real server to test against, suites that an adapter must pass,
-a check of streams that any server sent.
+a check of streams that any server sent, a proxy that breaks connections, crashes on purpose.
 
 Names are resolved on first use, so that serving `ScriptedModel` needs neither pytest nor the `openai` package.
 """
@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
+    "FaultProxy",
     "ModelSuite",
     "ScriptedModel",
     "Server",
@@ -20,12 +21,14 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from backtalk.testing.proxy import FaultProxy
     from backtalk.testing.scripted import ScriptedModel
     from backtalk.testing.server import Server, async_client, client, serve
     from backtalk.testing.suites import ModelSuite
     from backtalk.testing.transcript import TranscriptError, check_transcript, read_transcript
 
 _HOMES = {
+    "FaultProxy": "backtalk.testing.proxy",
     "ModelSuite": "backtalk.testing.suites",
     "ScriptedModel": "backtalk.testing.scripted",
     "Server": "backtalk.testing.server",

@@ -1,6 +1,7 @@
 """A run's work: the talk made short where it is too long, the model's steps, and the tools between them."""
 
 import contextlib
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -86,15 +87,21 @@ class Loop:
     async def _step(self, run: Run, prompt: Prompt, demand: Demand | None) -> str | None:
         """The model's deltas become events, which readers see when the log has them. Returns what to remind it of."""
         output, writer = run.output, run.writer
-        since, ended = len(output.items), False
+        since, ended, heard = len(output.items), False, 0
+        most = _most_deltas(prompt)
         output.next_step()
         try:
             async with contextlib.aclosing(run.model.stream(prompt)) as stream:  # type: ignore[type-var]
                 async for deltas in stream:
+                    heard += len(deltas)
+                    if heard > most:
+                        deltas = [*deltas, Finish("length")]
                     if demand:
                         deltas = demand.feed(deltas)
                     if events := output.feed(deltas):
                         await writer.push(events)
+                    if heard > most:
+                        break
             ended = True
             if demand is None:
                 return None
@@ -181,6 +188,11 @@ def _within_limit(run: Run, prompt: Prompt) -> Prompt | None:
         run.output.finish = Finish("length")
         return None
     return msgspec.structs.replace(prompt, max_output_tokens=left)
+
+
+def _most_deltas(prompt: Prompt) -> float:
+    """After how many deltas a server that heeds no limit is left: a token is one delta at most, with much to spare."""
+    return math.inf if prompt.max_output_tokens is None else 4 * prompt.max_output_tokens + 64
 
 
 def _demanding(prompt: Prompt, form: Format | None, trusted: bool, reminders: Sequence[Item]) -> Prompt:
