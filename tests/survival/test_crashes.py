@@ -79,6 +79,14 @@ def test_the_command_tells_of_a_loss(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "lost: GET /files/file-" in capsys.readouterr().out
 
 
+def test_who_interrupts_it_hears_what_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(home: Path) -> None:
+        raise KeyboardInterrupt
+
+    assert main(["--kills", "9", "--seed", str(SEED), "--home", str(tmp_path)], between=interrupt) == 130
+    assert "interrupted" in (told := capsys.readouterr().out) and "lost 0, duplicated 0" in told
+
+
 def test_every_kind_of_loss_is_noticed(tmp_path: Path) -> None:
     plan = Plan(kills=3, seed=SEED, home=tmp_path)
     found = "\n".join(crash(plan, between=meddling(other_words, without_events, twice)).faults)

@@ -48,6 +48,8 @@ _SETTLING = {
 }
 """What stays as it is in objects that are still being worked on."""
 _LISTED = 50
+_INTERRUPTED = 130
+"""The exit code of what was ended by Ctrl-C."""
 _EVERY = 10
 _OLD = 20
 
@@ -82,6 +84,7 @@ class Tally:
         self.lives = 0
         self.verified: Counter[str] = Counter()
         self.faults: dict[str, Fault] = {}
+        self.interrupted = False
 
     def add(self, fault: Fault) -> None:
         self.faults.setdefault(str(fault), fault)
@@ -770,7 +773,7 @@ class Crashes:
         self._began = time.monotonic()
         self._reported = 0
 
-    async def run(self) -> Tally:
+    async def run(self) -> None:
         """All of it. Raises RuntimeError if the server does not start."""
         try:
             await self._kill_starting()
@@ -781,7 +784,6 @@ class Crashes:
             if self.victim.process:
                 self.victim.kill()
         self._check_file()
-        return self.tally
 
     async def _live(self) -> None:
         """A life of the server: it is started, asked for what its predecessors promised, put to work, and killed."""
@@ -924,7 +926,13 @@ def crash(plan: Plan, say: Say = lambda line: None, *, between: Callable[[Path],
     `between` is called with that home whenever the server is down.
     """
     home = plan.home or Path(tempfile.mkdtemp(prefix="backtalk-crashes-"))
-    tally = asyncio.run(Crashes(plan, home, say, between).run())
+    crashes = Crashes(plan, home, say, between)
+    tally = crashes.tally
+    try:
+        asyncio.run(crashes.run())
+    except KeyboardInterrupt:
+        say("interrupted; what was seen until then:")
+        tally.interrupted = True
     if tally.faults:
         say(f"the server's home is kept: {home}")
     elif plan.home is None:
@@ -941,7 +949,7 @@ def main(arguments: Sequence[str] | None = None, *, between: Callable[[Path], No
     if len(tally.faults) > _LISTED:
         _print(f"  … and {len(tally.faults) - _LISTED} more")
     _print(str(tally))
-    return 1 if tally.faults else 0
+    return 1 if tally.faults else _INTERRUPTED if tally.interrupted else 0
 
 
 def _plan(arguments: Sequence[str] | None) -> Plan:
