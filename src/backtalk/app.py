@@ -21,6 +21,7 @@ from backtalk.conversations.service import Conversations
 from backtalk.core.errors import BacktalkError
 from backtalk.core.owner import new_owner
 from backtalk.core.settings import Settings
+from backtalk.core.watchdog import Watchdog
 from backtalk.domain.caller import Caller
 from backtalk.domain.turn import ContextSource
 from backtalk.events import Log
@@ -119,7 +120,11 @@ class Backtalk(FastAPI):
         self.add_middleware(Idempotency, keys=self.idempotency, is_ours=self._is_ours)
         self._guard(self, self._is_ours)
         self.add_middleware(
-            Envelope, strict=self.settings.strict, allowance=self._allowance, observers=self._observers()
+            Envelope,
+            strict=self.settings.strict,
+            allowance=self._allowance,
+            observers=self._observers(),
+            max_held=self.settings.max_bodies,
         )
 
     def openapi(self) -> dict[str, Any]:
@@ -240,7 +245,7 @@ class Backtalk(FastAPI):
         if not self._is_ours(path):
             return None
         if path == "/v1/files":
-            return Allowance(settings.max_upload + _FORM_OVERHEAD, 10 * settings.body_timeout)
+            return Allowance(settings.max_upload + _FORM_OVERHEAD, 10 * settings.body_timeout, held=False)
         return Allowance(settings.max_body, settings.body_timeout)
 
     async def _discover(self) -> None:
@@ -257,7 +262,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[Any]:
         await upgrade(app.storage)
         stack.push_async_callback(app.storage.close)
         stack.push_async_callback(app.egress.close)
-        for room in (app.log, app.files, app.retrieval, app.jobs, app.idempotency, app.runner):
+        for room in (
+            Watchdog(app.settings.watchdog),
+            app.log,
+            app.files,
+            app.retrieval,
+            app.jobs,
+            app.idempotency,
+            app.runner,
+        ):
             await room.start()
             stack.push_async_callback(room.stop)
         if app.settings.discover and not app.models.upstreams:

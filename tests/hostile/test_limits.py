@@ -93,7 +93,8 @@ def test_bytes_of_bodies_and_uploads(tmp_path: Path) -> None:
 def test_what_holds_when_nothing_is_set() -> None:
     settings = Settings()
     assert (settings.max_body, settings.max_upload) == (8 * 2**20, 512 * 2**20)
-    assert (settings.body_timeout, settings.max_runs) == (120, 1000)
+    assert (settings.body_timeout, settings.write_timeout, settings.max_runs) == (120, 60, 1000)
+    assert (settings.max_bodies, settings.max_connections) == (256 * 2**20, 10_000)
 
 
 async def test_runs_at_once(tmp_path: Path) -> None:

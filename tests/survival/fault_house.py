@@ -21,7 +21,7 @@ from fake_upstream import Behaviour, FakeUpstream, Line, delta, events, fake_ups
 
 __all__ = [
     "Behaviour", "FakeUpstream", "House", "Line", "delta", "events", "fake_upstream", "house", "memory", "open_files",
-    "said", "tokens",
+    "open_sockets", "said", "tokens",
 ]  # fmt: skip
 
 
@@ -75,6 +75,15 @@ def said(response: dict[str, Any]) -> str:
 def open_files(pid: int | None = None) -> int:
     """How many a process has."""
     return len(list(Path(f"/proc/{pid or 'self'}/fd").iterdir()))
+
+
+def open_sockets(pid: int) -> int:
+    """How many of a process's files are sockets."""
+    links = []
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # it was closed meanwhile
+            links.append(str(file.readlink()))
+    return sum(link.startswith("socket:") for link in links)
 
 
 def memory(pid: int, field: str = "VmRSS") -> int:

@@ -8,7 +8,7 @@
  6  upstream limits the rate               24  ingestion killed halfway
  7  upstream 500 before the first token    25  same idempotency key again
  8  upstream breaks after the first token  29  search index truncated
- 9  half-open stall                        30  event loop blocked by a user's code (in part)
+ 9  half-open stall                        30  event loop blocked by a user's code
 10  malformed event streams                31  out of files
 11  truncated or invalid chunks            32  runaway agent
 12  wrong content type, gzip, redirect
@@ -17,7 +17,7 @@
 15  SIGTERM
 
 Row 18: a file that is no database, or whose head is damaged, is refused; there are no daily copies to restore, and a
-damaged page deep inside is met when it is read. Row 30: no watchdog tells of code that blocks the loop.
+damaged page deep inside is met when it is read.
 """
 
 ROWS: dict[int, list[str]] = {
@@ -42,6 +42,8 @@ ROWS: dict[int, list[str]] = {
     ],
     4: [
         "survival/test_faults_process.py::test_row_04_readers_that_do_not_read_hold_up_nobody_and_cost_little",
+        "survival/test_faults_process.py::test_row_04_who_does_not_read_is_cut_off_and_can_read_on",
+        "survival/test_faults_process.py::test_row_04_who_does_not_read_a_socket_is_cut_off_too",
         "http/test_live_streams.py::test_a_line_that_is_full_gets_the_rest_later",
     ],
     5: [
@@ -139,9 +141,14 @@ ROWS: dict[int, list[str]] = {
         "search/test_index.py::test_a_deleted_folder_and_a_restored_database_are_noticed",
         "retrieval/test_retrieval_http.py::test_a_deleted_cache_is_made_again",
     ],
-    30: ["survival/test_faults_process.py::test_row_30_a_route_that_blocks_its_thread_holds_up_nobody"],
+    30: [
+        "survival/test_faults_process.py::test_row_30_a_route_that_blocks_its_thread_holds_up_nobody",
+        "survival/test_faults_process.py::test_row_30_code_that_blocks_the_loop_is_named",
+    ],
     31: [
         "survival/test_faults_process.py::test_row_31_without_a_file_to_be_had_it_refuses_and_recovers",
+        "survival/test_faults_process.py::test_row_31_too_many_connections_are_refused_and_a_probe_is_not",
+        "survival/test_faults_process.py::test_row_31_bodies_that_would_fill_the_memory_are_refused",
         "hostile/test_limits.py::test_runs_at_once",
     ],
     32: ["turn/test_runs.py::test_a_model_that_never_stops_calling_is_stopped"],

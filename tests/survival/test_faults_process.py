@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from fault_house import memory, open_files
+from fault_house import memory, open_files, open_sockets
 
 from backtalk.testing import Server, check_transcript, read_transcript
 from support import lacking, until
@@ -20,6 +20,8 @@ from support import lacking, until
 SCRIPTED = {"BACKTALK_MODELS": "backtalk.testing:ScriptedModel", "BACKTALK_MODEL": "scripted"}
 DEAF = 40
 TOKENS = 9000
+MANY_TOKENS = 40_000
+"""More than the kernel takes for a client that does not read."""
 OWN = """
 import time
 from backtalk import Backtalk
@@ -29,6 +31,11 @@ app = Backtalk()
 @app.get("/slow")
 def slow():
     time.sleep(2)
+    return "done"
+
+@app.get("/stuck")
+async def stuck():
+    time.sleep(1)
     return "done"
 """
 
@@ -49,12 +56,18 @@ def plain(server: Server) -> httpx2.Client:
 # ── row 4 ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def deaf(server: Server) -> socket.socket:
-    """A client that asks for a long stream and does not read it."""
+def line_to(server: Server) -> socket.socket:
+    """With little room for what is not read."""
     line = socket.socket()
     line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     line.connect(("127.0.0.1", server.port))
-    body = json.dumps({"input": f"[[tokens:{TOKENS}]]", "stream": True, "metadata": {"who": "deaf"}}).encode()
+    return line
+
+
+def deaf(server: Server, tokens: int = TOKENS) -> socket.socket:
+    """A client that asks for a long stream and does not read it."""
+    line = line_to(server)
+    body = json.dumps({"input": f"[[tokens:{tokens}]]", "stream": True, "metadata": {"who": "deaf"}}).encode()
     head = f"POST /v1/responses HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     line.sendall(head.encode() + body)
     return line
@@ -71,6 +84,46 @@ def test_row_04_readers_that_do_not_read_hold_up_nobody_and_cost_little(server: 
         grown = memory(server.pid) - before
         assert grown < 48 * 2**20, f"{grown:,} bytes"
         assert "Hello" in http.post("/v1/responses", json={"input": "Hello"}).text
+
+
+def test_row_04_who_does_not_read_is_cut_off_and_can_read_on(tmp_path: Path) -> None:
+    with Server(tmp_path, {**SCRIPTED, "BACKTALK_WRITE_TIMEOUT": "1"}) as server, plain(server) as http:
+        assert http.get("/healthz").status_code == 200
+        before = open_sockets(server.pid)
+        with contextlib.closing(deaf(server, MANY_TOKENS)) as line:
+            response_id = found_id(line, line.recv(2000).decode())
+            assert open_sockets(server.pid) == before + 1
+            until(lambda: open_sockets(server.pid) == before)  # the client's end is still open
+        path = f"/v1/responses/{response_id}"
+        until(lambda: http.get(path).json()["status"] in ("incomplete", "completed"))
+        again = http.get(path, params={"stream": "true", "starting_after": 0})
+        assert read_transcript(again.content)[0]["sequence_number"] == 1
+
+
+def test_row_04_who_does_not_read_a_socket_is_cut_off_too(tmp_path: Path) -> None:
+    with Server(tmp_path, {**SCRIPTED, "BACKTALK_WRITE_TIMEOUT": "1"}) as server, plain(server) as http:
+        assert http.get("/healthz").status_code == 200
+        before = open_sockets(server.pid)
+        with contextlib.closing(line_to(server)) as line:
+            line.sendall(UPGRADE)
+            assert line.recv(1000).startswith(b"HTTP/1.1 101")
+            line.sendall(text_frame({"type": "response.create", "input": f"[[tokens:{MANY_TOKENS}]]"}))
+            assert open_sockets(server.pid) == before + 1
+            until(lambda: open_sockets(server.pid) == before)
+        assert http.get("/healthz").status_code == 200
+
+
+UPGRADE = (
+    b"GET /v1/responses HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+    b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+def text_frame(event: dict[str, Any]) -> bytes:
+    """Masked with zeros."""
+    data = json.dumps(event).encode()
+    assert len(data) < 126
+    return bytes([0x81, 0x80 | len(data), 0, 0, 0, 0]) + data
 
 
 def found_id(line: socket.socket, head: str) -> str:
@@ -101,7 +154,6 @@ def heard(http: httpx2.Client, ids: list[str]) -> None:
 
 
 def test_row_30_a_route_that_blocks_its_thread_holds_up_nobody(server: Server) -> None:
-    """An `async def` that blocks does hold up its process: nothing can be done in there."""
     with plain(server) as http:
         slow = threading.Thread(target=http.get, args=("/slow",))
         slow.start()
@@ -110,6 +162,16 @@ def test_row_30_a_route_that_blocks_its_thread_holds_up_nobody(server: Server) -
         assert http.post("/v1/responses", json={"input": "Hello"}).status_code == 200
         assert slow.is_alive()
         slow.join()
+
+
+def test_row_30_code_that_blocks_the_loop_is_named(server: Server) -> None:
+    with plain(server) as http:
+        for _ in range(2):
+            assert http.get("/stuck").status_code == 200
+        until(lambda: "goes on after" in server.log)
+    told = [line for line in server.log.splitlines() if "held up" in line]
+    assert len(told) == 1, told  # the second time is nothing new
+    assert "by stuck (" in told[0] and "own.py:14: time.sleep(1)" in told[0]
 
 
 # ── row 31 ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -134,6 +196,40 @@ def test_row_31_without_a_file_to_be_had_it_refuses_and_recovers(tmp_path: Path)
             assert http.get(f"/v1/responses/{kept['id']}").json() == kept
             assert http.post("/v1/responses", json={"input": "Hello"}).status_code == 200
         assert len(server.log) < 2**20, "it filled its log"
+
+
+def test_row_31_too_many_connections_are_refused_and_a_probe_is_not(tmp_path: Path) -> None:
+    with Server(tmp_path, {**SCRIPTED, "BACKTALK_MAX_CONNECTIONS": "4"}) as server, contextlib.ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        until(lambda: httpx2.post(f"{server.url}/v1/responses", json={"input": "Hello"}).status_code == 503)
+        reply = httpx2.post(f"{server.url}/v1/responses", json={"input": "Hello"})
+        assert reply.json()["error"]["code"] == "service_unavailable"
+        assert int(reply.headers["retry-after"]) >= 1
+        assert reply.headers["connection"] == "close"
+        with contextlib.closing(line_to(server)) as line:
+            line.sendall(UPGRADE)
+            assert line.recv(1000).startswith(b"HTTP/1.1 503")
+        assert answers(server, "/healthz")
+        stack.close()
+        until(lambda: httpx2.post(f"{server.url}/v1/responses", json={"input": "Hello"}).status_code == 200)
+
+
+def test_row_31_bodies_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
+    with Server(tmp_path, {**SCRIPTED, "BACKTALK_MAX_BODIES": "4000"}) as server, plain(server) as http:
+        with contextlib.closing(line_to(server)) as line:  # 3,900 bytes are announced, and do not come
+            line.sendall(b"POST /v1/responses HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 3900\r\n\r\n{")
+            until(lambda: post(http, "x" * 200).status_code == 503)
+            reply = post(http, "x" * 200)
+            assert reply.json()["error"]["code"] == "service_unavailable" and "retry-after" in reply.headers
+            assert post(http, "x").status_code == 200
+            assert http.post("/v1/files", files={"file": b"y" * 9000}, data={"purpose": "user_data"}).is_success
+        until(lambda: post(http, "x" * 200).status_code == 200)
+        assert post(http, "x" * 9000).status_code == 200  # one alone is bounded by `max_body`
+
+
+def post(http: httpx2.Client, text: str) -> httpx2.Response:
+    return http.post("/v1/responses", json={"input": text})
 
 
 def check_refused(server: Server, path: str) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,11 +18,13 @@ from backtalk import __version__
 from backtalk.access.service import Access
 from backtalk.cli.common import fail, make_home, on_database, read_settings, see_working_folder
 from backtalk.http.access_log import logging_config
-from backtalk.http.protocol import Protocol
+from backtalk.http.protocol import Protocol, SocketProtocol
 from backtalk.storage import Storage
 
 OURS = "backtalk.cli.asgi:app"
 KEEP_ALIVE = 75  # seconds; longer than the clients' pools keep a connection, so that they never write into a closed one
+_OTHER_FILES = 64
+"""Files that a process has open besides its connections."""
 _LEVELS = ("debug", "info", "warning", "error")
 _WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104  # compared with, not bound to
 
@@ -51,7 +54,8 @@ def serve(
     options: dict[str, Any] = {
         "host": host,
         "port": port,
-        "http": Protocol,
+        "http": partial(Protocol, most=_room_for(settings.max_connections), write_seconds=settings.write_timeout),
+        "ws": partial(SocketProtocol, write_seconds=settings.write_timeout),
         "access_log": False,
         "log_config": logging_config(settings.log_format, settings.log_level, access=settings.access_log),
         "server_header": False,
@@ -133,6 +137,23 @@ def _demand_key(host: str) -> None:
             "Make one with `backtalk keys create`, or serve on 127.0.0.1.",
             2,
         )
+
+
+def _room_for(connections: int) -> int:
+    """How many of them there are files for, once more were asked for: each may need a second one, to a model server."""
+    try:
+        import resource  # noqa: PLC0415  # Windows has none, and no such limit
+    except ImportError:
+        return connections
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + _OTHER_FILES
+    if soft < wanted and soft != resource.RLIM_INFINITY:
+        with contextlib.suppress(ValueError, OSError):  # macOS has limits that it does not tell of
+            most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return max(1, min(connections, (soft - _OTHER_FILES) // 2))
+    return connections
 
 
 def _listen(host: str, port: int) -> socket.socket:

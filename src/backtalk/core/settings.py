@@ -143,6 +143,15 @@ class Settings(BaseSettings):
     source_timeout: float = Field(default=2.0, gt=0, description="Seconds a context source may take.")
     max_runs: int = Field(default=1000, gt=0, description="Responses in progress at once; more are answered with 503.")
     max_body: int = Field(default=8 * 2**20, gt=0, description="Bytes of a JSON body.")
+    max_bodies: int = Field(
+        default=256 * 2**20, gt=0, description="Bytes of JSON bodies in memory at once; more are answered with 503."
+    )
+    max_connections: int = Field(
+        default=10_000, gt=0, description="Connections that `serve` has open at once; more are answered with 503."
+    )
+    write_timeout: float = Field(
+        default=60.0, gt=0, description="Seconds after which `serve` cuts off a client that does not read."
+    )
     socket_idle: float = Field(
         default=600.0, gt=0, description="Seconds after which a WebSocket without a frame or a turn is closed."
     )
@@ -160,6 +169,11 @@ class Settings(BaseSettings):
         default=[], description="Origins whose pages may call this server, separated by commas."
     )
     strict: bool = Field(default=False, description="Refuse unknown body fields with 400 instead of ignoring them.")
+    watchdog: float = Field(
+        default=0.25,
+        ge=0,
+        description="Seconds of code that blocks the event loop until a log line says where. 0: never.",
+    )
     access_log: bool = Field(default=True, description="`serve` logs one line for each request.")
     log_format: Literal["auto", "json", "pretty"] = Field(
         default="auto",

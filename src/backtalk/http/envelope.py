@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backtalk.core.errors import HeadersTooLarge, TooLarge, TooSlow
+from backtalk.core.errors import HeadersTooLarge, Overloaded, TooLarge, TooSlow
 from backtalk.core.ids import new_id
 from backtalk.http.access_log import Observer, exchange_of
 from backtalk.http.errors import render, unexpected
@@ -23,17 +23,37 @@ _NOBODY_WAITED = 499
 
 
 class Allowance(NamedTuple):
-    """What a request's body may take: bytes, and seconds until it is here."""
+    """What a request's body may take: bytes, and seconds until it is here. `held`: it lies in memory until the request
+    is over."""
 
     size: int
     seconds: float
+    held: bool = True
+
+
+class Held:
+    """Bytes of bodies that lie in memory, of all requests; `most` at once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.size = 0
+
+    def take(self, size: int) -> None:
+        """Raises Overloaded, and takes nothing, where it would be too much."""
+        if self.size and self.size + size > self._most:
+            raise Overloaded("The bodies of other requests fill the memory that is set aside for them; try again.")
+        self.size += size
+
+    def give_back(self, size: int) -> None:
+        self.size -= size
 
 
 class Envelope:
     """Gives each request a `scope["state"]["request_id"]` and each answer `x-request-id`; cuts off what is over a limit.
 
     `allowance` tells what a path's body may be; None means that the path is not ours to guard. `strict` has our routes
-    refuse unknown body fields. Each of the `observers` is told of every request, when it is over.
+    refuse unknown body fields. Each of the `observers` is told of every request, when it is over. `max_held` are the
+    bytes of bodies that may lie in memory, of all requests together.
     """
 
     def __init__(
@@ -43,11 +63,13 @@ class Envelope:
         allowance: Callable[[str], "Allowance | None"],
         observers: Sequence[Observer] = (),
         strict: bool = False,
+        max_held: int = 256 * 2**20,
     ) -> None:
         self.app = app
         self.allowance = allowance
         self.observers = observers
         self.strict = strict
+        self.held = Held(max_held)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,7 +95,7 @@ class Envelope:
                 await self.app(scope, receive, send_with_headers)
             else:
                 await self._within(allowed, scope, receive, send_with_headers)
-        except (TooLarge, TooSlow, HeadersTooLarge) as error:
+        except (TooLarge, TooSlow, HeadersTooLarge, Overloaded) as error:
             if allowed is None or status:
                 raise
             await render(error)(scope, receive, send_with_headers)
@@ -87,13 +109,14 @@ class Envelope:
             self._tell(scope, status or _NOBODY_WAITED, started)
 
     async def _within(self, allowed: "Allowance", scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises TooLarge for a body that is, or is announced to be; TooSlow; HeadersTooLarge."""
+        """Raises TooLarge for a body that is, or is announced to be; TooSlow; HeadersTooLarge; Overloaded."""
         received = 0
+        held = 0
         deadline = asyncio.get_running_loop().time() + allowed.seconds
         complete = False
 
         async def receive_within_limit() -> Message:
-            nonlocal received, complete
+            nonlocal received, complete, held
             if complete:
                 return await receive()
             try:
@@ -105,13 +128,23 @@ class Envelope:
             received += len(message.get("body", b""))
             if received > allowed.size:
                 raise _too_large(allowed.size)
+            if allowed.held and received > held:
+                self.held.take(received - held)
+                held = received
             return message
 
         if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADERS:
             raise HeadersTooLarge(f"The request's headers are larger than {MAX_HEADERS:,} bytes.")
-        if _content_length(scope) > allowed.size:
+        announced = _content_length(scope)
+        if announced > allowed.size:
             raise _too_large(allowed.size)
-        await self.app(scope, receive_within_limit, send)
+        try:
+            if allowed.held:
+                self.held.take(announced)
+                held = announced
+            await self.app(scope, receive_within_limit, send)
+        finally:
+            self.held.give_back(held)
 
     def _tell(self, scope: Scope, status: int, started: float) -> None:
         if self.observers:
