@@ -31,7 +31,7 @@ from sqlalchemy.exc import DBAPIError
 
 from backtalk.domain.events import Event
 from backtalk.events.channel import clip, merge
-from backtalk.storage.engine import is_passing, savepoint
+from backtalk.storage.base import is_passing, savepoint
 from backtalk.storage.schema import Blob, Id, RowId, table
 
 logs = table(

@@ -6,7 +6,8 @@ query lives in a room's `store.py`; nothing outside this package opens a connect
 
 from sqlalchemy import Connection
 
-from backtalk.storage.engine import Storage, open_storage
+from backtalk.storage.base import Storage
+from backtalk.storage.engine import open_storage
 from backtalk.storage.schema import Blob, Json, LongText, RowId, SmallText, metadata, table
 
 __all__ = [

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
 
-from backtalk.storage.engine import Storage
+from backtalk.storage.base import Storage
 
 HERE = Path(__file__).parent / "migrations"
 LOCK = 8_224_417_113  # any number that nobody else's advisory lock uses
