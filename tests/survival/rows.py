@@ -2,7 +2,7 @@
 
  1  client leaves a foreground stream      16  disk full
  2  client leaves a background stream      17  SQLite locked by another process
- 3  client drops at every event            18  SQLite file corrupted (in part: see below)
+ 3  client drops at every event            18  SQLite file corrupted
  4  slow or stalled reader                 22  clock jumps
  5  upstream refuses, DNS, TLS             23  replicas migrate at once
  6  upstream limits the rate               24  ingestion killed halfway
@@ -16,8 +16,8 @@
 14  worker killed in the middle of a stream
 15  SIGTERM
 
-Row 18: a file that is no database, or whose head is damaged, is refused; there are no daily copies to restore, and a
-damaged page deep inside is met when it is read.
+Row 18: what is damaged at rest is refused; what is damaged while a server has the file open, or before one that crashed
+is started again, is noticed where SQLite's own check sees it, and else when it does not parse.
 """
 
 ROWS: dict[int, list[str]] = {
@@ -120,7 +120,15 @@ ROWS: dict[int, list[str]] = {
         "survival/test_faults_disk.py::test_row_17_a_lock_of_ten_seconds_is_a_503_that_says_when_to_come_again",
         "scenes/test_stopping.py::test_a_locked_database_costs_no_event",
     ],
-    18: ["cli/test_cli.py::test_a_file_that_is_no_database_is_left_alone"],
+    18: [
+        "survival/test_faults_damage.py::test_row_18_a_flipped_bit_anywhere_is_refused",
+        "survival/test_faults_damage.py::test_row_18_a_file_that_a_crash_left_open_is_looked_at",
+        "survival/test_faults_damage.py::test_row_18_two_that_have_it_open_seal_it_once_both_are_done",
+        "cli/test_backups.py::test_a_damaged_file_is_not_served_and_a_daily_copy_helps",
+        "cli/test_backups.py::test_what_was_saved_while_it_was_in_use_is_there_again",
+        "cli/test_backups.py::test_of_the_daily_copies_the_last_are_kept",
+        "cli/test_cli.py::test_a_file_that_is_no_database_is_left_alone",
+    ],
     22: [
         "survival/test_faults_clock.py::test_row_22_a_clock_that_jumps_disturbs_no_stream_and_no_order",
         "survival/test_faults_clock.py::test_row_22_work_that_comes_after_a_jump_is_done",
@@ -137,6 +145,7 @@ ROWS: dict[int, list[str]] = {
     ],
     29: [
         "survival/test_faults_index.py::test_row_29_an_index_cut_off_anywhere_is_made_again_or_right",
+        "survival/test_faults_index.py::test_row_29_a_flipped_bit_anywhere_in_an_index_is_noticed",
         "search/test_lexical.py::test_a_broken_file_is_made_again",
         "search/test_index.py::test_a_deleted_folder_and_a_restored_database_are_noticed",
         "retrieval/test_retrieval_http.py::test_a_deleted_cache_is_made_again",

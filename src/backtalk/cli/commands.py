@@ -7,7 +7,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from backtalk import __version__
-from backtalk.cli import chat, config, db, doctor, ingest, keys, serve
+from backtalk.cli import backups, chat, config, db, doctor, ingest, keys, serve
 
 app = typer.Typer(
     name="backtalk",
@@ -19,6 +19,8 @@ app.command("serve")(serve.serve)
 app.command("chat")(chat.chat)
 app.command("ingest")(ingest.ingest)
 app.command("doctor")(doctor.doctor)
+app.command("backup")(backups.backup)
+app.command("restore")(backups.restore)
 app.add_typer(keys.app, name="keys")
 app.add_typer(db.app, name="db")
 app.add_typer(config.app, name="config")

@@ -1,6 +1,7 @@
 """Every error that Backtalk raises on purpose, in one tree. `http/errors.py` alone renders them.
 
 BacktalkError                 500  server_error
+├── StorageDamaged                 x-should-retry: false
 ├── InvalidRequest            400  invalid_request_error
 │   └── FormatRefused              a model server takes no `text.format`; asked for in words instead
 ├── Unauthorized              401  code invalid_api_key
@@ -48,6 +49,15 @@ class BacktalkError(Exception):
     def envelope(self) -> dict[str, dict[str, str | None]]:
         """OpenAI's error body: all four keys, always."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+class StorageDamaged(BacktalkError):
+    """The database's file is not what was written to it. Nothing but a copy helps."""
+
+    code = "storage_damaged"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"x-should-retry": "false"})
 
 
 class InvalidRequest(BacktalkError):

@@ -109,6 +109,11 @@ class Settings(BaseSettings):
         default=None,
         description="Database URL: `sqlite:///path`, `postgresql://…` or `mysql://…`. Default: a SQLite file in `home`.",
     )
+    backups: int = Field(
+        default=7,
+        ge=0,
+        description="Daily copies of a SQLite database that are kept, in `backups` beside it. 0: none are made.",
+    )
     model: Annotated[list[str], NoDecode] = Field(
         default=[],
         description="Model that answers when a request names none. Of several, separated by commas, the next is asked "

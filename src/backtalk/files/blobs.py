@@ -3,7 +3,6 @@
 A blob is there in full or not at all: it is written beside its place, forced to the disk, and renamed.
 """
 
-import contextlib
 import errno
 import hashlib
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from backtalk.core.errors import StorageFull
+from backtalk.storage.seal import sync_folder
 
 _CHUNK = 1 << 20
 
@@ -35,7 +35,7 @@ class Blobs:
         try:
             size = _copy(source, part)
             part.replace(path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except OSError as error:
             part.unlink(missing_ok=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -54,13 +54,3 @@ def _copy(source: BinaryIO, target: Path) -> int:
         file.flush()
         os.fsync(file.fileno())
         return file.tell()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename durable, where folders can be opened (not on Windows)."""
-    with contextlib.suppress(PermissionError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

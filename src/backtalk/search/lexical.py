@@ -19,6 +19,7 @@ import msgspec
 
 from backtalk.core.errors import Overloaded, StorageFull
 from backtalk.search.words import TOKENIZER, indexable, match
+from backtalk.storage.seal import beside, matches_seal, write_seal
 
 T = TypeVar("T")
 
@@ -101,20 +102,32 @@ class Lexicon:
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._break_seal()
             self._connection = _connect(self._path)
             _prepare(self._connection)
         return self._connection
+
+    def _break_seal(self) -> None:
+        """A file that is not what it was when it was closed is made again."""
+        if not matches_seal(self._path):
+            self._delete()
+        beside(self._path, ".seal").unlink(missing_ok=True)
 
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+            with contextlib.suppress(OSError):  # such as a full disk: it stays unsealed
+                if not beside(self._path, "-wal").exists():  # nobody else has it open
+                    write_seal(self._path)
 
     def _delete(self) -> None:
-        self._close()
-        for ending in ("", "-wal", "-shm"):
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        for ending in ("", "-wal", "-shm", ".seal"):
             with contextlib.suppress(PermissionError):  # Windows, when another process has it open
-                self._path.with_name(self._path.name + ending).unlink(missing_ok=True)
+                beside(self._path, ending).unlink(missing_ok=True)
 
 
 class Lexicons:

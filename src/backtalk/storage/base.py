@@ -18,7 +18,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from backtalk.core.errors import InvalidRequest, Overloaded, StorageFull
+from backtalk.core.errors import InvalidRequest, Overloaded, StorageDamaged, StorageFull
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -101,6 +101,10 @@ def explain(error: Exception) -> Exception:
     words = str(error.orig if isinstance(error, DBAPIError) else error).lower()
     if "database or disk is full" in words or "no space left" in words or "could not extend" in words:
         return StorageFull("The disk is full: nothing was written. Free some space and try again.")
+    if "malformed" in words or "not a database" in words:
+        return StorageDamaged(
+            "The database's file is damaged: stop the server and restore a copy, `backtalk restore FILE`."
+        )
     if "locked" in words or "busy" in words:
         return Overloaded("The database is locked by another process; try again.")
     if isinstance(error, (OperationalError, sqlite3.OperationalError)) or getattr(

@@ -13,13 +13,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import Dialect
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from backtalk.core.errors import Overloaded
 from backtalk.storage.base import Storage, explain, savepoint
+from backtalk.storage.seal import Seal
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,8 +35,10 @@ class SQLiteStorage(Storage):
     """SQLite: readers side by side on threads, one writer thread that commits in groups."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(_sqlite_engine(path, writer=False), READ_THREADS)
-        self._writer = _GroupWriter(_sqlite_engine(path, writer=True))
+        self.path = Path(path)
+        self._seal = Seal(self.path)
+        super().__init__(_sqlite_engine(path, self._seal, writer=False), READ_THREADS)
+        self._writer = _GroupWriter(_sqlite_engine(path, self._seal, writer=True))
 
     async def write(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.wrap_future(self._writer.submit(lambda connection: function(connection, *args, **kwargs)))
@@ -41,6 +46,8 @@ class SQLiteStorage(Storage):
     async def close(self) -> None:
         await asyncio.to_thread(self._writer.close)
         await super().close()
+        with contextlib.suppress(OSError):  # such as a full disk: it stays unsealed
+            await asyncio.to_thread(self._seal.put)
 
 
 class _GroupWriter:
@@ -124,7 +131,7 @@ def _resolve(future: Future[Any], outcome: Any) -> None:
             future.set_result(outcome)
 
 
-def _sqlite_engine(path: str, *, writer: bool) -> Engine:
+def _sqlite_engine(path: str, seal: Seal, *, writer: bool) -> Engine:
     engine = create_engine(
         f"sqlite:///{path}",
         poolclass=StaticPool if writer else QueuePool,
@@ -133,10 +140,16 @@ def _sqlite_engine(path: str, *, writer: bool) -> Engine:
         **({} if writer else {"pool_size": READ_THREADS}),
     )
 
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Dialect, _record: Any, args: Any, options: Any) -> Any:
+        with seal.opening():
+            connection: Any = dialect.connect(*args, **options)
+            connection.isolation_level = None  # transactions are begun below, not guessed by the driver
+            _use_wal(connection)  # from now on others can see that the file is open
+        return connection
+
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # transactions are begun below, not guessed by the driver
-        _use_wal(connection)
         for pragma in _PRAGMAS if writer else (*_PRAGMAS, "query_only=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
