@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from backtalk.core.owner import is_dead, new_owner
+from support import lacking
 
 
 def changed(owner: str, *, host: str | None = None, pid: int | None = None, nonce: str | None = None) -> str:
@@ -23,18 +24,36 @@ def test_this_process_lives_and_its_earlier_starts_do_not() -> None:
     assert is_dead(changed(mine, nonce="before"), mine), "the same pid under another nonce was another process"
 
 
+def neighbour() -> tuple[subprocess.Popen[str], str]:
+    """Another process, and its name."""
+    code = "from backtalk.core.owner import new_owner; print(new_owner(), flush=True); input()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    return process, process.stdout.readline().strip()
+
+
 def test_a_neighbour_lives_until_it_is_killed() -> None:
     mine = new_owner()
-    neighbour = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    owner = changed(mine, pid=neighbour.pid)
+    process, owner = neighbour()
     assert not is_dead(owner, mine)
-    neighbour.send_signal(signal.SIGKILL)
-    neighbour.communicate()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
     assert is_dead(owner, mine)
 
 
+def test_who_ran_under_a_process_id_before_is_dead() -> None:
+    mine = new_owner()
+    process, owner = neighbour()
+    started, nonce = owner.rsplit(":", 1)[1].split("-")
+    if not started:
+        lacking("only Linux tells when a process was started")
+    assert is_dead(changed(owner, nonce=f"{int(started) - 1}-{nonce}"), mine)
+    assert not is_dead(changed(owner, nonce=nonce), mine), "of whom it is not known it counts as alive"
+    process.communicate("")
+
+
 def test_a_process_of_another_user_counts_as_alive() -> None:
-    assert not is_dead(changed(new_owner(), pid=1), new_owner())
+    assert not is_dead(changed(new_owner(), pid=1, nonce="x"), new_owner())
 
 
 def test_of_another_machine_nothing_is_known() -> None:

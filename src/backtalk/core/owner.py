@@ -9,8 +9,10 @@ from pathlib import Path
 
 
 def new_owner() -> str:
-    """A name for this process and this start of it: `host:pid:nonce`."""
-    return f"{_host()}:{os.getpid()}:{secrets.token_hex(6)}"
+    """A name for this process and this start of it: `host:pid:started-nonce`. Process ids are used again: what ran
+    under one before is told by when it was started."""
+    pid = os.getpid()
+    return f"{_host()}:{pid}:{_started(pid)}-{secrets.token_hex(6)}"
 
 
 def is_dead(owner: str, mine: str) -> bool:
@@ -21,7 +23,10 @@ def is_dead(owner: str, mine: str) -> bool:
         return False
     if pid == my_pid:
         return nonce != my_nonce
-    return not _is_running(int(pid))
+    if not _is_running(int(pid)):
+        return True
+    started, now_running = nonce.rpartition("-")[0], _started(int(pid))
+    return bool(started and now_running) and started != now_running
 
 
 @cache
@@ -29,6 +34,12 @@ def _host() -> str:
     """Names the space in which process ids mean the same: machine, boot and (in containers) pid namespace."""
     facts = [socket.gethostname(), _read("/proc/sys/kernel/random/boot_id"), _link("/proc/self/ns/pid")]
     return f"{facts[0][:48].replace(':', '-')}-{hashlib.sha256('|'.join(facts).encode()).hexdigest()[:8]}"
+
+
+def _started(pid: int) -> str:
+    """When a process was started, in clock ticks since the machine was; empty where the system does not tell."""
+    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()  # the name before the bracket may hold anything
+    return fields[19] if len(fields) > 19 else ""
 
 
 def _read(path: str) -> str:
