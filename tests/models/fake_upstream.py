@@ -78,11 +78,15 @@ class FakeUpstream:
         task = asyncio.ensure_future(behaviour)
         while not task.done():
             await asyncio.wait([task], timeout=0.005)
-            if reader.at_eof() and not task.done():
+            if (reader.at_eof() or reader.exception()) and not task.done():
                 self.left.set()
                 task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+        try:
             await task
+        except asyncio.CancelledError:
+            pass
+        except ConnectionError:
+            self.left.set()
 
     async def _request(self, reader: asyncio.StreamReader) -> Request | None:
         try:

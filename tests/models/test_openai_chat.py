@@ -2,7 +2,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -26,6 +26,7 @@ from backtalk.domain.model import (
     CitationDelta,
     Delta,
     Finish,
+    Live,
     Prompt,
     ReasoningDelta,
     RefusalDelta,
@@ -53,14 +54,27 @@ class Rig:
         self.model = OpenAIChat(Upstream("fake", upstream.url, KEY), egress)
 
     async def deltas(self, asked: Prompt | None = None) -> list[Delta]:
-        return [d async for read in self.model.stream(asked or prompt()) for d in read]
+        got: list[Delta] = []
+        await self._read(asked or prompt(), got)
+        return got
+
+    async def _read(self, asked: Prompt, got: list[Delta]) -> None:
+        """As a run does: what can come live comes live."""
+
+        def take(deltas: Sequence[Delta]) -> bool:
+            got.extend(deltas)
+            return True
+
+        async for read in self.model.stream(asked):
+            if isinstance(read, Live):
+                await read.feed(take)
+            got += read
 
     async def fails(self, kind: type[BacktalkError], asked: Prompt | None = None) -> tuple[list[Delta], Any]:
         """What came before the failure, and the failure."""
         got: list[Delta] = []
         with pytest.raises(kind) as failure:
-            async for read in self.model.stream(asked or prompt()):
-                got += read
+            await self._read(asked or prompt(), got)
         assert KEY not in failure.value.message
         return got, failure.value
 

@@ -1,6 +1,6 @@
 """What goes into a model and what comes out of it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
@@ -151,6 +151,27 @@ Delta: TypeAlias = (
 )
 
 
+class Live(Sequence[Delta]):
+    """What a model may yield between its deltas: a way to be told of the next ones as they come.
+
+    Who does not know it sees a sequence with nothing in it, and reads on.
+    """
+
+    def __len__(self) -> int:
+        return 0
+
+    def __getitem__(self, index: Any) -> Any:
+        raise IndexError(index)
+
+    async def feed(self, take: Callable[[Sequence[Delta]], bool]) -> None:
+        """Hands on each sequence of deltas in the moment in which it arrives: no task has to wake for it.
+
+        Returns when `take` has returned False, or when what comes next is to be had from the model itself: its end, or
+        an error. Raises what `take` raises.
+        """
+        raise NotImplementedError
+
+
 class Model(Protocol):
     """A model as a turn sees it. Adapters live in `models/`; strangers' own need nothing but this method.
 
@@ -159,7 +180,8 @@ class Model(Protocol):
     """
 
     def stream(self, prompt: Prompt) -> AsyncIterator[Sequence[Delta]]:
-        """Answers `prompt`: one sequence of deltas per network read, the last of them a `Finish`.
+        """Answers `prompt`: one sequence of deltas per network read, the last of them a `Finish`. A `Live` may come in
+        between.
 
         Raises `core.errors.UpstreamError`, `RateLimited` or `InvalidRequest`; `FormatRefused`, before the first delta,
         when it cannot keep to the prompt's `text_format`. Closing the iterator closes the

@@ -45,10 +45,20 @@ class Writer:
         self.failure: Exception | None = None
         self._log = log
 
+    def offer(self, events: list[Event]) -> bool:
+        """Queues events for the next commit. Readers see them when they are durable. False: the log is far behind, wait
+        with `settle`. Raises what an earlier commit failed with."""
+        return self._log.offer(self, events)
+
+    async def settle(self) -> None:
+        """Returns when the log is not far behind."""
+        if self.joinable and len(self.joinable.events) > _MOST_JOINED:
+            await self._log.commit(self, [])
+
     async def push(self, events: list[Event]) -> None:
-        """Queues events for the next commit and returns at once, unless the log is far behind. Readers see them when
-        they are durable. Raises what an earlier commit failed with."""
-        await self._log.push(self, events)
+        """`offer` and `settle`."""
+        if not self.offer(events):
+            await self.settle()
 
     async def append(self, events: list[Event], *, also: store.Also | None = None) -> None:
         """Returns once the events, and what `also` did, are durable; readers wake then. Raises `Fenced`.
@@ -71,6 +81,13 @@ class EphemeralWriter:
 
     async def append(self, events: list[Event], *, also: store.Also | None = None) -> None:
         self.channel.publish(events)
+
+    def offer(self, events: list[Event]) -> bool:
+        self.channel.publish(events)
+        return True
+
+    async def settle(self) -> None:
+        pass
 
     async def push(self, events: list[Event]) -> None:
         self.channel.publish(events)
@@ -187,8 +204,8 @@ class Log:
         self._enqueue((entry, writer, future, time.monotonic() + (0 if opens else self._patience)))
         await future
 
-    async def push(self, writer: Writer, events: list[Event]) -> None:
-        """Use `Writer.push`."""
+    def offer(self, writer: Writer, events: list[Event]) -> bool:
+        """Use `Writer.offer`."""
         if writer.failure:
             raise writer.failure
         entry = writer.joinable
@@ -201,8 +218,7 @@ class Log:
             entry.events = [*entry.events, *events]
         else:
             join(entry.events, events)
-        if len(entry.events) > _MOST_JOINED:
-            await self.commit(writer, [])
+        return len(entry.events) <= _MOST_JOINED
 
     def _enqueue(self, queued: _Queued) -> None:
         self._queue.append(queued)

@@ -60,6 +60,7 @@ class Connection(asyncio.Protocol):
         self._draining = False
         self._error: UpstreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._take: Callable[[bytes], bool] | None = None
         self._heard = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -102,6 +103,17 @@ class Connection(asyncio.Protocol):
             self._heard = self._loop.time()
             self._transport.resume_reading()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def feed(self, take: Callable[[bytes], bool]) -> None:
+        """Hands on what comes in the moment in which it comes, until `take` has returned False or an answer, or the
+        connection, has ended. Returns at once when there is something to `read`. `take` must not raise."""
+        if self._chunks or self.complete or self._error:
+            return
+        self._take = take
+        try:
+            await self._more()
+        finally:
+            self._take = None
 
     def drain(self) -> None:
         """Throws the rest of the answer away, if it is short and comes soon, so that the connection can be used again."""
@@ -178,7 +190,18 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(protocol_error(f"{self._origin} did not answer with proper HTTP ({type(error).__name__})."))
             return
-        self._wake()
+        if self._take and self._chunks:
+            self._hand_on(self._take)
+        else:
+            self._wake()
+
+    def _hand_on(self, take: Callable[[bytes], bool]) -> None:
+        read = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._size = 0
+        if not take(read) or self.complete:
+            self._take = None
+            self._wake()
 
     def resume_writing(self) -> None:
         """A part of a large request went out: the server is not silent, it listens."""

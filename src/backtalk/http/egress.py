@@ -138,6 +138,8 @@ class Reply:
         self.kept = False
         self.read = connection.read
         """What the network brought since the last read, or b"" at the end."""
+        self.feed = connection.feed
+        """Hands on what it brings as it brings it."""
         self._connection = connection
 
     async def body(self, limit: int = MAX_BODY) -> bytes:

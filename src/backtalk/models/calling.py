@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from typing import Protocol
 
 from backtalk.core.errors import BacktalkError, UpstreamError
-from backtalk.domain.model import Delta, Finish
+from backtalk.domain.model import Delta, Finish, Live
 from backtalk.http.egress import ConnectionFailed, Egress, Reply, too_large
 from backtalk.models.base import Upstream
 from backtalk.models.health import Health
@@ -90,6 +90,8 @@ class ModelServer:
                                 begun = True
                                 self.health.succeeded()
                             yield deltas
+                            if not answer.ended:
+                                yield answer
                     return
                 except Again as again:
                     error, after = self._masked(again.error), again.after
@@ -139,7 +141,7 @@ async def _refused(reply: Reply, call: Call) -> Exception:
     return error if hopeless or not may_pass(reply.status) else Again(error, after)
 
 
-class _Answer:
+class _Answer(Live):
     """An answer that comes in: a stream of events, or one JSON body from a server that does not stream."""
 
     def __init__(self, reply: Reply, deltas: Reader) -> None:
@@ -147,17 +149,46 @@ class _Answer:
         self._deltas = deltas
         self._parser = EventParser(lambda: too_large(reply.origin, MAX_EVENT))
         self._json = reply.content_type == "application/json"
-        self._ended = False
+        self.ended = False
+        self._left: list[Delta] = []  # what was read by `feed` and not handed on
+        self._error: Exception | None = None  # what `feed` met when it read
+
+    async def feed(self, take: Callable[[Sequence[Delta]], bool]) -> None:
+        """As `Live.feed`."""
+        failed: list[Exception] = []
+
+        def took(read: bytes) -> bool:
+            deltas = self._deltas
+            try:
+                out = deltas.feed(self._parser.feed(read))
+            except Exception as error:
+                self._error = error
+                return False
+            if deltas.failure or deltas.done:
+                self._left = out
+                return False
+            try:
+                return take(out) if out else True
+            except Exception as error:
+                failed.append(error)
+                return False
+
+        if not (self._json or self.ended):
+            await self._reply.feed(took)
+        if failed:
+            raise failed[0]
 
     async def read(self) -> list[Delta]:
         """The deltas of the next network read that holds any, the last ones with the `Finish`; after them none."""
         deltas = self._deltas
-        while not self._ended:
-            if deltas.failure:
-                raise deltas.failure
-            out = deltas.feed(await self._events())
-            if deltas.done or self._ended:
-                self._ended = True
+        while not self.ended:
+            if self._error or (deltas.failure and not self._left):
+                raise self._error or deltas.failure  # type: ignore[misc]  # one of them
+            out, self._left = self._left, []
+            if not (out or deltas.done):
+                out = deltas.feed(await self._events())
+            if deltas.done or self.ended:
+                self.ended = True
                 self._reply.keep()
                 out.append(deltas.finish())
             if out:
@@ -166,7 +197,7 @@ class _Answer:
 
     async def _events(self) -> list[bytes]:
         if self._json:
-            self._ended = True
+            self.ended = True
             return [await self._reply.body()]
         try:
             if read := await self._reply.read():
@@ -174,5 +205,5 @@ class _Answer:
         except UpstreamError:
             if not self._deltas.complete:  # else the answer is whole; only the server's manners are not
                 raise
-        self._ended = True
+        self.ended = True
         return self._parser.finish()

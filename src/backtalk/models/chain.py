@@ -59,7 +59,7 @@ async def _asked(link: Link, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], 
         link.model.stream(msgspec.structs.replace(prompt, model=link.name))
     ) as stream:
         async for deltas in stream:
-            if type(deltas[-1]) is Finish:
+            if deltas and type(deltas[-1]) is Finish:
                 deltas = [*deltas[:-1], msgspec.structs.replace(deltas[-1], model=link.id)]
             yield deltas
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from backtalk.core.errors import FormatRefused
-from backtalk.domain.model import Delta, Finish, Model, Prompt, RefusalDelta, TextDelta, Tool, ToolCallDelta
+from backtalk.domain.model import Delta, Finish, Live, Model, Prompt, RefusalDelta, TextDelta, Tool, ToolCallDelta
 
 REASONS = ("stop", "length", "tool_calls", "content_filter")
 WEATHER = Tool(
@@ -160,7 +160,7 @@ class ModelSuite:
 
 
 async def _collect(model: Model, prompt: Prompt) -> list[Sequence[Delta]]:
-    return [read async for read in model.stream(prompt)]
+    return [read async for read in model.stream(prompt) if not isinstance(read, Live)]
 
 
 def _calls(deltas: Sequence[Delta]) -> dict[int, list[ToolCallDelta]]:

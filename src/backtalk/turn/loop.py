@@ -9,8 +9,9 @@ import msgspec
 from backtalk.core.errors import FormatRefused
 from backtalk.core.ids import new_id
 from backtalk.core.text import estimate_tokens
+from backtalk.domain.events import Event
 from backtalk.domain.items import CLIENT_CALLS, Item
-from backtalk.domain.model import Finish, Prompt, Usage
+from backtalk.domain.model import Delta, Finish, Live, Prompt, Usage
 from backtalk.turn.budget import tokens_of
 from backtalk.turn.compaction import Summarising, compact, divide, expand
 from backtalk.turn.demand import TRIES, Demand, disobeyed
@@ -90,15 +91,25 @@ class Loop:
         since, ended, heard = len(output.items), False, 0
         most = _most_deltas(prompt)
         output.next_step()
+
+        def events_of(deltas: Sequence[Delta]) -> list[Event]:
+            nonlocal heard
+            heard += len(deltas)
+            if heard > most:
+                deltas = [*deltas, Finish("length")]
+            return output.feed(demand.feed(deltas) if demand else deltas)
+
+        def take(deltas: Sequence[Delta]) -> bool:
+            events = events_of(deltas)
+            return (not events or writer.offer(events)) and heard <= most
+
         try:
             async with contextlib.aclosing(run.model.stream(prompt)) as stream:  # type: ignore[type-var]
                 async for deltas in stream:
-                    heard += len(deltas)
-                    if heard > most:
-                        deltas = [*deltas, Finish("length")]
-                    if demand:
-                        deltas = demand.feed(deltas)
-                    if events := output.feed(deltas):
+                    if isinstance(deltas, Live):
+                        await deltas.feed(take)
+                        await writer.settle()
+                    elif events := events_of(deltas):
                         await writer.push(events)
                     if heard > most:
                         break
