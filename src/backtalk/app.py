@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, FastAPI
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Match
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backtalk import __version__
 from backtalk.access.gate import Gate
@@ -30,6 +30,7 @@ from backtalk.files.routes import routes as file_routes
 from backtalk.files.service import Files
 from backtalk.http import docs, errors, openapi
 from backtalk.http.access_log import Observer, log_exchange
+from backtalk.http.direct import offered, refuse
 from backtalk.http.egress import Egress
 from backtalk.http.envelope import Allowance, Envelope
 from backtalk.http.metrics import Metrics
@@ -117,6 +118,7 @@ class Backtalk(FastAPI):
         self._include_routes()
         docs.install(self)
         errors.install(self, self._is_ours)
+        theirs = len(self.user_middleware)
         self.add_middleware(Idempotency, keys=self.idempotency, is_ours=self._is_ours)
         self._guard(self, self._is_ours)
         self.add_middleware(
@@ -126,6 +128,17 @@ class Backtalk(FastAPI):
             observers=self._observers(),
             max_held=self.settings.max_bodies,
         )
+        self._ours = len(self.user_middleware) - theirs
+        self._alone = False  # no middleware but ours, once the stack is built
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (direct := offered(scope)) and not (self._alone and direct.belongs_to(send)):
+            refuse(scope)
+        await super().__call__(scope, receive, send)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        self._alone = len(self.user_middleware) == self._ours
+        return super().build_middleware_stack()
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document: FastAPI's, and what it cannot know of our answers. Made when it is first asked for."""

@@ -10,6 +10,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from backtalk.core.errors import BacktalkError, HeadersTooLarge, InvalidRequest, Overloaded, TooSlow
 from backtalk.core.ids import new_id
+from backtalk.http.direct import Direct
 from backtalk.http.errors import render
 
 MAX_HEAD = 64 * 2**10
@@ -148,6 +149,8 @@ class Protocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if self._is_full() and cycle.scope["path"] != _ALWAYS:
             app = _last(_full())
+        offers: dict[str, Any] = {Direct.NAME: Direct(cycle)}
+        cycle.scope["extensions"] = offers
         super()._start_asgi_task(cycle, app)
 
     def _is_full(self) -> bool:

@@ -12,6 +12,7 @@ import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backtalk.core.errors import BacktalkError, Conflict, InvalidRequest
+from backtalk.http.direct import refuse
 from backtalk.http.errors import render
 from backtalk.http.paths import path_of
 from backtalk.idempotency.service import Claim, Keys
@@ -44,6 +45,7 @@ class Idempotency:
         if key is None or not self.is_ours(path_of(scope)):
             await self.app(scope, receive, send)
             return
+        refuse(scope)  # what is sent is to be kept
         try:
             if not 0 < len(key) <= _LONGEST:
                 raise InvalidRequest(f"An Idempotency-Key has 1 to {_LONGEST} characters.", code="invalid_value")
@@ -69,7 +71,7 @@ class Idempotency:
         if answer.status >= 500 or answer.status in _PASSING or (left and not claim.made):
             await claim.release()
         else:
-            kept = None if left or _is_logged(scope, answer) else answer.body
+            kept = None if left or (claim.made and _is_logged(scope, answer)) else answer.body
             try:
                 await claim.done(answer.status, answer.headers, kept)
             except Exception:  # the answer is the client's all the same; whoever repeats it hears that it was lost
