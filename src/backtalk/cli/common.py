@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 
 from backtalk.core.errors import BacktalkError
+from backtalk.core.folders import make_folder
 from backtalk.core.settings import Settings
 from backtalk.storage import Storage, open_storage
 from backtalk.storage.migrate import upgrade
@@ -48,7 +49,7 @@ def see_working_folder() -> None:
 def make_home(settings: Settings) -> Path:
     """The home folder. One that is made is its owner's alone: conversations and files will lie there."""
     try:
-        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(settings.home)
     except OSError as error:
         fail(
             f"the home folder {settings.home} cannot be opened: {error.strerror}. "

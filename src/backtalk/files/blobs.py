@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from backtalk.core.errors import StorageFull
-from backtalk.storage.seal import sync_folder
+from backtalk.core.folders import make_folder, sync_folder
 
 _CHUNK = 1 << 20
 
@@ -22,6 +22,7 @@ class Blobs:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._made: set[Path] = set()
 
     def path(self, project: str, blob_id: str) -> Path:
         """Where a blob is. Projects are hashed: their names are anyone's choice, folder names are not."""
@@ -30,7 +31,7 @@ class Blobs:
     def save(self, project: str, blob_id: str, source: BinaryIO) -> int:
         """Copies `source` from its beginning; returns the number of bytes once they are safe. Raises StorageFull."""
         path = self.path(project, blob_id)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_folder(path.parent)
         part = path.with_name(f".{blob_id}.{secrets.token_hex(4)}.part")
         try:
             size = _copy(source, part)
@@ -42,6 +43,13 @@ class Blobs:
                 raise StorageFull("The disk is full: the file was not kept. Free some space and try again.") from error
             raise
         return size
+
+    def _make_folder(self, folder: Path) -> None:
+        """Once is enough for a process, while the folder is there: it costs two syncs."""
+        if folder not in self._made or not folder.exists():
+            make_folder(self._root)
+            make_folder(folder)
+            self._made.add(folder)
 
     def delete(self, project: str, blob_id: str) -> None:
         self.path(project, blob_id).unlink(missing_ok=True)

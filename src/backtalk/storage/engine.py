@@ -6,6 +6,7 @@ from sqlalchemy import create_engine, make_url
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from backtalk.core.folders import make_folder
 from backtalk.storage.base import Storage
 from backtalk.storage.sqlite import SQLiteStorage
 
@@ -27,7 +28,7 @@ def open_storage(url: str) -> Storage:
         raise ValueError("This is no database URL, such as sqlite:///path or postgresql://…") from error
     if parsed.get_backend_name() == "sqlite":
         path = Path(parsed.database or "backtalk.sqlite")
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
         return SQLiteStorage(str(path))
     return Storage(_server_engine(parsed), SERVER_THREADS)
 
