@@ -100,6 +100,7 @@ ROWS: dict[int, list[str]] = {
     14: [
         "survival/test_crashes.py::test_nothing_is_lost",
         "survival/test_crashes.py::test_workers_and_gentle_ends",
+        "survival/test_power_loss.py::test_nothing_acknowledged_is_lost",
         "survival/test_resume_processes.py::test_another_process_goes_on_with_a_stream_and_ends_it_when_its_own_is_killed",
         "scenes/test_spine.py::test_a_stream_cut_by_a_kill_is_ended_and_replayed",
         "scenes/test_two_processes.py::test_a_dead_process_is_noticed_by_the_living",

@@ -367,4 +367,23 @@ async def _upload(wire: Wire, chance: random.Random, word: str, parts: int) -> s
     return str(made["id"])
 
 
+async def searches(wire: Wire, chance: random.Random) -> None:
+    """Searches for what `files` has uploaded, while it does: the index is written meanwhile."""
+    while True:
+        if documents := [record for record in wire.ledger.fresh if isinstance(record, Document)]:
+            document = chance.choice(documents)
+            await wire.post(f"/vector_stores/{document.store}/search", {"query": document.word})
+        await asyncio.sleep(chance.uniform(0, 0.1))
+
+
+async def essays(wire: Wire, chance: random.Random) -> None:
+    """Items so long that the database soon moves what is in its write-ahead log, and begins that again."""
+    made = await wire.post("/conversations", {})
+    path = f"/conversations/{made['id']}/items"
+    while True:
+        text = f"{wire.ledger.word()} " * chance.randint(50_000, 200_000)
+        added = await wire.post(path, {"items": [{"role": "user", "content": text}]})
+        wire.ledger.add(Object(f"{path}/{added['data'][0]['id']}", added["data"][0]))
+
+
 CLIENTS: tuple[Client, ...] = (streams, streams, background, conversation, conversation, chat, sockets, files)

@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Self, TypeAlias
 
@@ -87,16 +87,16 @@ async def wire_to(server: Server, ledger: Ledger) -> AsyncIterator[Wire]:
 
 
 @contextlib.asynccontextmanager
-async def talking(wire: Wire, seed: str, tally: Tally) -> AsyncIterator[None]:
-    """Lets all clients talk. The server should be gone at the end of the block; they get a moment to notice."""
-    clients = [asyncio.create_task(_talk(client, wire, f"{seed} {n}", tally)) for n, client in enumerate(CLIENTS)]
+async def talking(wire: Wire, seed: str, tally: Tally, clients: Sequence[Client] = CLIENTS) -> AsyncIterator[None]:
+    """Lets clients talk. The server should be gone at the end of the block; they get a moment to notice."""
+    talks = [asyncio.create_task(_talk(client, wire, f"{seed} {n}", tally)) for n, client in enumerate(clients)]
     try:
         yield
-        await asyncio.wait(clients, timeout=0.2)
+        await asyncio.wait(talks, timeout=0.2)
     finally:
-        for client in clients:
-            client.cancel()
-        await asyncio.gather(*clients, return_exceptions=True)
+        for talk in talks:
+            talk.cancel()
+        await asyncio.gather(*talks, return_exceptions=True)
 
 
 async def _talk(client: Client, wire: Wire, seed: str, tally: Tally) -> None:
