@@ -8,7 +8,7 @@ PYTEST ?= -n 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check docs wheel bench clean
+.PHONY: help run test check docs wheel bench soak clean
 
 help:
 	@echo "make run    install and serve on http://127.0.0.1:8000"
@@ -17,6 +17,7 @@ help:
 	@echo "make docs   write docs/configuration.md from the settings, docs/conformance.md from the tests"
 	@echo "make wheel  build the wheel into dist/"
 	@echo "make bench  measure; prints tables"
+	@echo "make soak   100,000 responses, and what the server holds meanwhile; writes docs/soak.md"
 
 run: $(VENV)/.installed
 	$(BIN)/backtalk serve $(SERVE)
@@ -44,6 +45,9 @@ wheel: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	for bench in bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+
+soak: $(VENV)/.dev
+	$(BIN)/python bench/soak.py --report docs/soak.md
 
 clean:
 	rm -rf tests/clients/python/*/.venv tests/clients/node/node_modules
