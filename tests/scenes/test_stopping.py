@@ -1,5 +1,7 @@
 """A server that is told to stop, a database that is locked, a response deleted under its readers."""
 
+import contextlib
+import http.client
 import sqlite3
 import threading
 import time
@@ -72,6 +74,21 @@ def test_a_stopping_server_ends_what_is_open(server: Server) -> None:
     for response_id in (reader.id, background.id):
         assert sdk.responses.retrieve(response_id).status == "failed"
     assert sdk.responses.retrieve(reader.id) == last.response
+
+
+def test_who_asks_all_the_time_is_told_that_the_connection_ends(server: Server) -> None:
+    """A connection that is closed under a request that was just sent is an error; one that was announced is not."""
+    stopping = threading.Timer(0.5, server.stop)
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port)) as line:
+        stopping.start()
+        with contextlib.suppress(ConnectionRefusedError):
+            while True:
+                line.request("GET", "/healthz")
+                answer = line.getresponse()
+                answer.read()
+                assert answer.status == 200
+    stopping.join(20)
+    assert answer.headers["connection"] == "close"
 
 
 def test_a_locked_database_costs_no_event(server: Server) -> None:

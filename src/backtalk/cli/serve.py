@@ -1,5 +1,6 @@
 """`backtalk serve`: one process that owns its server, or several under uvicorn's supervisor."""
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -25,6 +26,7 @@ OURS = "backtalk.cli.asgi:app"
 KEEP_ALIVE = 75  # seconds; longer than the clients' pools keep a connection, so that they never write into a closed one
 _OTHER_FILES = 64
 """Files that a process has open besides its connections."""
+LEAVE_SECONDS = 0.5
 _LEVELS = ("debug", "info", "warning", "error")
 _WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104  # compared with, not bound to
 
@@ -103,7 +105,19 @@ class Server(uvicorn.Server):
             typer.echo(
                 f"Stopping in {self.config.timeout_graceful_shutdown} s at most; Ctrl-C stops at once.", err=True
             )
+        await self._announce()
         await super().shutdown(sockets=sockets)
+
+    async def _announce(self) -> None:
+        """Takes no new connections, and for a moment has every answer say `Connection: close`.
+
+        Without it a client that asks all the time would find its connection closed under the request that it sends.
+        """
+        for server in self.servers:
+            server.close()
+        if self.server_state.connections:
+            self.server_state.default_headers.append((b"connection", b"close"))
+            await asyncio.sleep(LEAVE_SECONDS)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
