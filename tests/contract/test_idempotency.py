@@ -1,8 +1,10 @@
 """`Idempotency-Key`: what comes again is not carried out again."""
 
 import secrets
+import socket
 import sqlite3
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -127,6 +129,19 @@ def test_across_a_crash_nothing_is_made_twice(tmp_path: Path) -> None:
     lines_again = again.text.split("\n")
     assert lines_again[: len(seen)] == seen, "what was seen is not contradicted"
     assert '"server_restarted"' in again.text
+
+
+@pytest.mark.wire("I1")
+def test_a_client_that_leaves_before_it_has_asked_leaves_its_key_free(http: httpx2.Client) -> None:
+    headers, body = key(), b'{"input": "Hello"}'
+    head = f"POST /v1/responses HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    for sent in (b"", body[:-1]):
+        with socket.create_connection((http.base_url.host, http.base_url.port)) as line:
+            line.sendall(f"{head}idempotency-key: {headers['idempotency-key']}\r\n\r\n".encode() + sent)
+            time.sleep(0.3)
+    time.sleep(0.3)
+    first = http.post("/responses", content=body, headers={**headers, "content-type": "application/json"})
+    assert (first.status_code, first.headers.get("idempotent-replayed")) == (200, None), first.text
 
 
 @pytest.mark.wire("I3")

@@ -50,6 +50,8 @@ class Idempotency:
             if not 0 < len(key) <= _LONGEST:
                 raise InvalidRequest(f"An Idempotency-Key has 1 to {_LONGEST} characters.", code="invalid_value")
             body = await _read(receive)
+            if body is None:
+                return
             found = await self.keys.claim(scope["state"]["caller"].project, key, _fingerprint(scope, body))
         except BacktalkError as error:
             await render(error)(scope, receive, send)
@@ -152,12 +154,15 @@ def _fingerprint(scope: Scope, body: bytes) -> str:
     return digest.hexdigest()
 
 
-async def _read(receive: Receive) -> bytes:
+async def _read(receive: Receive) -> bytes | None:
+    """The body; None if the client left before all of it was here: the key stays free for when it asks again."""
     parts = []
     while True:
         message = await receive()
+        if message["type"] != "http.request":
+            return None
         parts.append(message.get("body", b""))
-        if message["type"] != "http.request" or not message.get("more_body", False):
+        if not message.get("more_body", False):
             return b"".join(parts)
 
 
