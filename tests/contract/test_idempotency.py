@@ -144,6 +144,19 @@ def test_a_client_that_leaves_before_it_has_asked_leaves_its_key_free(http: http
     assert (first.status_code, first.headers.get("idempotent-replayed")) == (200, None), first.text
 
 
+@pytest.mark.wire("I2")
+def test_a_key_is_free_everywhere_as_soon_as_a_failure_shows(tmp_path: Path) -> None:
+    """Whoever asks the next process need not read the error to its end, as no load balancer does."""
+    body = {"input": "[[fail:before]]"}
+    settings = {**SCRIPTED, "BACKTALK_DATABASE": f"sqlite:///{tmp_path / 'shared.sqlite'}"}
+    with Server(tmp_path / "a", settings) as a, Server(tmp_path / "b", settings) as b, httpx2.Client() as http:
+        for _ in range(30):
+            headers = key()
+            with http.stream("POST", f"{a.url}/v1/responses", json=body, headers=headers) as failed:
+                assert failed.status_code == 502, failed.read()
+                assert http.post(f"{b.url}/v1/responses", json=body, headers=headers).status_code == 502
+
+
 @pytest.mark.wire("I3")
 def test_a_neighbour_repeats_the_answer_of_the_dead_when_it_has_ended(tmp_path: Path) -> None:
     headers, body = key(), {"input": "[[pace:0.05]] [[tokens:600]]"}

@@ -70,7 +70,7 @@ class Idempotency:
             await claim.release()
             raise
         left = not answer.complete  # the client has gone in the middle of a stream
-        if answer.status >= 500 or answer.status in _PASSING or (left and not claim.made):
+        if answer.passes or (left and not claim.made):
             await claim.release()
         else:
             kept = None if left or (claim.made and _is_logged(scope, answer)) else answer.body
@@ -104,7 +104,9 @@ class Idempotency:
 
 
 class _Answer:
-    """Sends on, and remembers what was sent. The end waits for `finish`: whoever has seen it may ask again at once."""
+    """Sends on, and remembers what was sent. The end waits for `finish`: whoever has seen it may ask again at once; so
+    does all of an answer that frees the key, for its status is enough to ask again.
+    """
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -119,9 +121,17 @@ class _Answer:
     def body(self) -> bytes | None:
         return b"".join(self._parts) if self._size <= MOST_KEPT else None
 
+    @property
+    def passes(self) -> bool:
+        """Whether it may be another the next time."""
+        return self.status >= 500 or self.status in _PASSING
+
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            if self.passes:
+                self._end.append(message)
+                return
             kept = [(name, value) for name, value in message.get("headers", ()) if name in _KEPT_HEADERS]
             self.headers = [[name.decode(), value.decode()] for name, value in kept]
         elif message["type"] == "http.response.body":
