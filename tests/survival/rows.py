@@ -108,6 +108,8 @@ ROWS: dict[int, list[str]] = {
     15: [
         "survival/test_faults_process.py::test_row_15_told_to_stop_under_load_it_finishes_what_is_open",
         "scenes/test_stopping.py::test_a_stopping_server_ends_what_is_open",
+        "scenes/test_stopping.py::test_who_asks_all_the_time_is_told_that_the_connection_ends",
+        "survival/test_rolling.py::test_clients_do_not_notice",
         "cli/test_cli.py::test_sigterm_lets_open_streams_finish",
         "cli/test_cli.py::test_sigterm_cuts_endless_streams_after_the_grace_time",
     ],
