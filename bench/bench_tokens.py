@@ -64,9 +64,9 @@ def build() -> None:
 
 
 @contextlib.contextmanager
-def child(command: list[str], core: int, url: str, env: dict[str, str] | None = None) -> Iterator[int]:
-    """A process on one core, once it answers at `url`. Yields its id."""
-    pinned = ["taskset", "-c", str(core), *command] if shutil.which("taskset") else command
+def child(command: list[str], core: int | None, url: str, env: dict[str, str] | None = None) -> Iterator[int]:
+    """A process, on one core if that is given, once it answers at `url`. Yields its id."""
+    pinned = ["taskset", "-c", str(core), *command] if core is not None and shutil.which("taskset") else command
     with subprocess.Popen(
         pinned, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
