@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from backtalk.testing.crashes import Fault, Ledger, Told
+from backtalk.testing.ledger import Fault, Ledger, Told
 from backtalk.testing.rolling import Balancer, Line, Plan, Rolled, roll
 
 

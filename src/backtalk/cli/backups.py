@@ -17,10 +17,11 @@ from sqlalchemy import make_url
 from backtalk.cli import archive
 from backtalk.cli.common import fail, read_settings, shown
 from backtalk.core.errors import BacktalkError
+from backtalk.core.folders import sync_folder
 from backtalk.core.settings import Settings
 from backtalk.storage.copies import copy
 from backtalk.storage.migrate import head
-from backtalk.storage.seal import beside, locked, matches_seal, sync_folder, write_seal
+from backtalk.storage.seal import beside, locked, matches_seal, write_seal
 
 _SHARED_LOCK = (510, 0x40000002)
 """Length and place of the lock that SQLite holds in a file as long as it is open."""
@@ -157,4 +158,5 @@ def _put_aside(database: Path) -> Path | None:
     for ending in ("-wal", "-shm", ".seal"):
         if beside(database, ending).exists():
             beside(database, ending).replace(beside(aside / database.name, ending))
+    sync_folder(database.parent)  # lest a power loss leaves the old seal beside the new file
     return aside

@@ -119,7 +119,7 @@ class Lexicon:
             self._connection = None
             with contextlib.suppress(OSError):  # such as a full disk: it stays unsealed
                 if not beside(self._path, "-wal").exists():  # nobody else has it open
-                    write_seal(self._path)
+                    write_seal(self._path, durable=False)  # else it is made again
 
     def _delete(self) -> None:
         if self._connection is not None:

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 from backtalk.core.errors import StorageDamaged, StorageFull
+from backtalk.core.folders import sync_folder
 from backtalk.storage.base import Storage, explain
-from backtalk.storage.seal import beside, how_to_restore, matches_seal, sync_folder, write_seal
+from backtalk.storage.seal import beside, how_to_restore, matches_seal, write_seal
 from backtalk.storage.sqlite import SQLiteStorage
 
 log = logging.getLogger("backtalk.copies")

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from backtalk.core.errors import StorageDamaged
+from backtalk.core.folders import sync_folder
 
 MOST_SEALED = 2**30
 MOST_CHECKED = 2**28
@@ -65,10 +66,16 @@ class Seal:
             _check(self._path)
 
 
-def write_seal(path: Path) -> None:
-    """Seals a file, unless it is too large."""
+def write_seal(path: Path, *, durable: bool = True) -> None:
+    """Seals a file, unless it is too large. `durable`: after a power loss the seal is there in full or not at all."""
     if 0 < path.stat().st_size <= MOST_SEALED:
-        beside(path, ".seal").write_text(f"{checksum(path):08x}\n")
+        part = beside(path, ".seal.part")
+        with part.open("w") as file:
+            file.write(f"{checksum(path):08x}\n")
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        part.replace(beside(path, ".seal"))
 
 
 def matches_seal(path: Path) -> bool:
@@ -95,16 +102,6 @@ def how_to_restore(path: Path) -> str:
 def beside(path: Path, ending: str) -> Path:
     """`name.sqlite-wal` for `name.sqlite`."""
     return path.with_name(path.name + ending)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes what was created, renamed or removed in a folder durable, where folders can be opened (not on Windows)."""
-    with contextlib.suppress(PermissionError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 @contextlib.contextmanager

@@ -28,28 +28,14 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from backtalk.testing.crashes import (
-    CLIENTS,
-    PATIENCE,
-    Client,
-    Fault,
-    Ledger,
-    Object,
-    Passing,
-    Record,
-    Say,
-    Tally,
-    Told,
-    Victim,
-    Wire,
-)
+from backtalk.testing.ledger import Fault, Ledger, Object, Record, Tally, Told
+from backtalk.testing.talk import CLIENTS, PATIENCE, Client, Passing, Wire
+from backtalk.testing.trial import GRACE, SCRIPTED, Say, Victim, check, say, tell
 
-_GRACE = 1
 _STOPPING = 20.0
 _TIMEOUT = 60.0
 _ROUND = 10
 """Restarts between two looks at everything that was acknowledged."""
-_INTERRUPTED = 130
 _CUT = (Passing, aiohttp.ClientError, aiohttp.WSMessageTypeError, ConnectionError)
 """What a client sees of a stream that ends in the middle."""
 
@@ -80,10 +66,7 @@ class Rolled(Tally):
 
     def __str__(self) -> str:
         seen = ", ".join(f"{count:,} {name}" for name, count in sorted(self.seen.items()))
-        verified = f"{self.verified['events']:,} events and {self.verified['objects']:,} objects verified"
-        kinds = Counter(fault.kind for fault in self.faults.values())
-        told = ", ".join(f"{kind} {kinds[kind]}" for kind in ("lost", "duplicated", "stuck", "wrong"))
-        return f"{self.restarts} restarts, {verified}; {seen}; {told}"
+        return f"{self.restarts} restarts, {super().__str__()}; {seen}"
 
 
 # ── the load balancer, and clients that resume ───────────────────────────────────────────────────────────────────────
@@ -232,7 +215,7 @@ class Rolling:
         self.plan = plan
         self.tally = Rolled(say)
         self.ledger = Ledger(plan.seed)
-        args = ["--grace", str(_GRACE)]
+        args = ["--grace", str(GRACE)]
         self.replicas = [Victim(home, _environment(plan), args) for _ in range(2)]
         self._say = say
         self._chance = random.Random(plan.seed)  # noqa: S311  # a test's dice
@@ -309,33 +292,14 @@ class Rolling:
             except TimeoutError:
                 self.tally.add(Fault("stuck", f"{client.__name__}: an answer did not end within {_TIMEOUT:g} s"))
 
-    # checking
-
     async def _check(self, http: Balancer, records: Iterable[Record]) -> None:
         """Asks for everything, first again what was under way when the clients stopped."""
-        wire = Line(http, self.ledger)
-        wanted = list(records)
-        turns = asyncio.Semaphore(8)
-        for first in (True, False):
-            await asyncio.gather(*(self._check_one(wire, one, turns) for one in wanted if one.first is first))
-
-    async def _check_one(self, wire: Wire, record: Record, turns: asyncio.Semaphore) -> None:
-        async with turns:
-            try:
-                await record.check(wire)
-            except Fault as fault:
-                self.tally.add(fault)
-        self.ledger.fresh.pop(record, None)
-        self.ledger.settled[record] = None
-        for name, count in record.size.items():
-            self.tally.verified[name] += max(count - record.verified[name], 0)
-            record.verified[name] = max(count, record.verified[name])
+        await check(Line(http, self.ledger), list(records), self.tally, slow=True)
 
 
 def _environment(plan: Plan) -> dict[str, str]:
     database = {"BACKTALK_DATABASE": plan.database} if plan.database else {}
-    models = {"BACKTALK_MODELS": "backtalk.testing:ScriptedModel", "BACKTALK_MODEL": "scripted"}
-    return {**models, "BACKTALK_ACCESS_LOG": "false", **database}
+    return {**SCRIPTED, **database}
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -364,14 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the dice; the moments still differ (default: 0)")
     parser.add_argument("--database", help="URL of an empty database (default: SQLite in the home)")
     parser.add_argument("--home", type=Path, help="folder for both (default: one that is made and removed)")
-    tally = roll(Plan(**vars(parser.parse_args(arguments))), _print)
-    _print(str(tally))
-    return 1 if tally.faults else _INTERRUPTED if tally.interrupted else 0
-
-
-def _print(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+    return tell(roll(Plan(**vars(parser.parse_args(arguments))), say))
 
 
 if __name__ == "__main__":
