@@ -99,7 +99,7 @@ def main() -> None:
 
 def _print(streams: int, seen: dict[float, list[float]], ms: float) -> None:
     plain, slow = percentiles(seen[0.0]), percentiles(seen[ms])
-    print(f"{streams} streams of {1 / PACE:g} tokens/s: model to client, p50 / p99 of {len(seen[ms])} tokens")
+    print(f"streams of {1 / PACE:g} tokens/s, {streams} at once: model to client, p50 / p99 of {len(seen[ms])} tokens")
     print(f"  the disk as it is   {plain[0]:7.2f} / {plain[1]:7.2f} ms")
     print(f"  fsync + {ms:g} ms       {slow[0]:7.2f} / {slow[1]:7.2f} ms", end="")
     print(f"   {slow[0] / plain[0]:.1f} × / {slow[1] / plain[1]:.1f} ×, {slow[0] - plain[0]:+.1f} ms at p50")

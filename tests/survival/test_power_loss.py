@@ -21,7 +21,7 @@ from support import lacking
 
 DROPPED, KEPT, TORN = (lambda: "dropped"), (lambda: "kept"), (lambda: "torn")  # what becomes of all that is not synced
 SEED = 4
-"""With which nothing that is not synced is left at the last of four points."""
+"""With which nothing that is not synced is left at the last of three points."""
 
 
 @pytest.fixture(scope="session")
@@ -36,23 +36,23 @@ def recorder(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
 
 @pytest.mark.usefixtures("recorder")
 def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
-    tally = lose_power(Plan(points=10, seed=1, session=10, life=1.5, home=tmp_path))
+    tally = lose_power(Plan(points=8, seed=1, session=8, life=1.5, home=tmp_path))
     assert not tally.faults, "\n".join(tally.faults)
-    assert tally.points == 10
+    assert tally.points == 8
     assert tally.verified["events"] > 100
     assert tally.verified["objects"] > 20
 
 
 @pytest.mark.usefixtures("recorder")
 def test_a_disk_that_lies_is_found_out(tmp_path: Path) -> None:
-    plan = Plan(points=4, seed=SEED, session=4, life=1.5, home=tmp_path, disk="lies")
-    assert dice(random.Random(f"{SEED} point 3"))() == "dropped"
+    plan = Plan(points=3, seed=SEED, session=3, life=1.0, home=tmp_path, disk="lies")
+    assert dice(random.Random(f"{SEED} point 2"))() == "dropped"
     assert any(fault.kind == "lost" for fault in lose_power(plan).faults.values())
 
 
 @pytest.mark.usefixtures("recorder")
 def test_events_that_are_sent_before_they_are_kept_are_found_out(tmp_path: Path) -> None:
-    plan = Plan(points=6, seed=3, session=6, life=1.5, home=tmp_path, durability="behind")
+    plan = Plan(points=6, seed=3, session=6, life=1.0, home=tmp_path, durability="behind")
     assert any("event" in words for words in lose_power(plan).faults)
 
 

@@ -137,7 +137,9 @@ class Session:
         finally:
             watching.cancel()
             self._take()
-        self.points = sorted(self._chance.sample(self.points, min(self._plan.session, len(self.points))), key=_position)
+        *others, last = self.points
+        chosen = self._chance.sample(others, min(self._plan.session - 1, len(others)))
+        self.points = [*sorted(chosen, key=_position), last]
 
     async def _watch(self) -> None:
         """Takes points at random moments, few of them while there is little to lose."""
