@@ -52,9 +52,11 @@ def test_the_first_answer_comes_again(http: httpx2.Client, path: str, body: dict
 
 
 @pytest.mark.wire("I1")
-def test_a_stream_comes_again_out_of_its_log(wire: Wire) -> None:
+def test_a_stream_comes_again(wire: Wire) -> None:
+    """One that is stored out of its log, any other as it was kept."""
     for path, body in (
         ("/responses", {"input": "Hello", "stream": True}),
+        ("/responses", {"input": "Hello", "stream": True, "store": False}),
         ("/chat/completions", {"messages": [{"role": "user", "content": "Hello"}], "stream": True}),
     ):
         headers = key()
