@@ -67,13 +67,14 @@ async def test_a_503_that_says_when_to_come_again_is_hidden() -> None:
     ("answers", "words"),
     [
         ([says(503)], "503 without a Retry-After"),
+        ([says(503, retry_after="1"), says(500)], "answers 500"),
         ([hangs_up, says(200, idempotent_replayed="true")], "was carried out, but its connection was closed"),
     ],
 )
 async def test_what_a_replica_must_not_do_is_noticed(answers: list[Answer], words: str) -> None:
     async with balancer(*answers) as http:
         with pytest.raises(Fault, match=words):
-            await http.post("/x").__aenter__()
+            await Line(http, Ledger(0)).post("/x", {})
 
 
 @pytest.mark.parametrize(("numbers", "kind"), [((0, 2), "lost"), ((0, 1, 1), "duplicated")])

@@ -108,19 +108,29 @@ class Balancer:
 
     async def _answer(self, method: str, path: str, options: dict[str, Any]) -> aiohttp.ClientResponse:
         deadline = time.monotonic() + PATIENCE
-        unanswered = False
+        tried = unanswered = False
         while True:
             try:
                 answer = await self._http.request(method, next(self._urls) + path, **options)
             except (aiohttp.ClientConnectionError, ConnectionError) as error:
                 unanswered |= self._count(error)
             else:
-                if answer.status != 503:
+                if not await self._come_again(path, answer, tried or unanswered):
                     self._check_done_once(f"{method} {path}", answer, unanswered)
                     return answer
-                async with answer:
-                    self._refused(path, answer.status, answer.headers)
+                tried = True
             await _a_moment(path, deadline)
+
+    async def _come_again(self, path: str, answer: aiohttp.ClientResponse, tried: bool) -> bool:
+        """A 503; or that a replica which was asked before has not let go of the key until its process has ended."""
+        if answer.status == 503:
+            async with answer:
+                self._refused(path, answer.status, answer.headers)
+            return True
+        if tried and answer.status == 409 and b"idempotency_key_in_use" in await answer.read():
+            self._tally.seen["waited for their key"] += 1
+            return True
+        return False
 
     def _count(self, error: Exception) -> bool:
         """Whether there was a connection, so that something may have been done."""
