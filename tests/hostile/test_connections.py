@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from shape import KEYS
+from websockets.asyncio.client import connect
 
 from backtalk import Backtalk, Settings
 from backtalk.http import protocol
@@ -132,6 +133,15 @@ async def test_a_slow_answer_is_not_a_slow_head(tmp_path: Path, monkeypatch: pyt
             await asyncio.sleep(1)
             writer.write(b'{"input": "x"}')
             assert (await answer_of(reader))[0] == 200
+
+
+async def test_a_websocket_is_no_head_that_does_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.3)
+    with serve(Backtalk(Settings(home=tmp_path, discover=False, model="backtalk/extractive"))) as url:
+        async with connect(f"{url.replace('http', 'ws')}/v1/responses") as line:
+            await asyncio.sleep(1)
+            await line.send('{"type": "response.create", "input": "x"}')
+            assert json.loads(await asyncio.wait_for(line.recv(), 20))["type"] == "response.created"
 
 
 async def test_nonsense_behind_good_requests(server: str) -> None:

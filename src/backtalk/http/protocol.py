@@ -90,6 +90,7 @@ class Protocol(HttpToolsProtocol):
 
     _pending = 0  # bytes that came and are neither a whole head nor a body: also trailers and chunk extensions
     _head_timer: asyncio.TimerHandle | None = None
+    _upgraded = False
     _stall: Stall
 
     def __init__(self, *, most: int = MAX_CONNECTIONS, write_seconds: float = WRITE_SECONDS, **options: Any) -> None:
@@ -120,7 +121,7 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if self._pending > MAX_HEAD:
             self._refuse(HeadersTooLarge(f"The request's head is larger than {MAX_HEAD:,} bytes."))
-        elif self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+        elif self._head_timer is None and not self._upgraded and (self.cycle is None or self.cycle.response_complete):
             self._await_head()
 
     def on_headers_complete(self) -> None:
@@ -144,6 +145,7 @@ class Protocol(HttpToolsProtocol):
         if self._is_full():
             self._refuse(_full())
         else:
+            self._upgraded = True  # no head follows: the line is the WebSocket's from now on
             super().handle_websocket_upgrade()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
