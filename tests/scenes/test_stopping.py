@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 
@@ -116,4 +117,23 @@ def test_a_response_deleted_under_its_readers(server: Server, text: str) -> None
     assert first.ended()[: len(second.ended())] == second.events
     with pytest.raises(openai.NotFoundError):
         sdk.responses.retrieve(first.id)
+    assert "Traceback" not in server.log
+
+
+def test_a_request_that_has_no_time_left_is_told_to_come_again(server: Server) -> None:
+    """The database is locked for longer than the server waits once it is told to stop."""
+    lock = sqlite3.connect(server.home / "backtalk.sqlite", isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    answers: list[httpx2.Response] = []
+    asking = threading.Thread(
+        target=lambda: answers.append(httpx2.post(f"{server.url}/v1/conversations", json={}, timeout=30)), daemon=True
+    )
+    asking.start()
+    time.sleep(0.5)
+    assert server.stop() == 0
+    lock.close()
+    asking.join(20)
+    (answer,) = answers
+    assert (answer.status_code, answer.headers["connection"], "retry-after" in answer.headers) == (503, "close", True)
+    assert answer.json()["error"]["type"] == "server_error"
     assert "Traceback" not in server.log

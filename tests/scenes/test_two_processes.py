@@ -1,5 +1,6 @@
 """Two processes on one database: either serves what the other writes, byte for byte."""
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,3 +67,24 @@ def test_a_dead_process_is_noticed_by_the_living(pair: tuple[Server, Server]) ->
     a.kill()
     until(lambda: client(b.url).responses.retrieve(run.id).status == "failed")
     assert b"event: response.failed" in replay(b, run.id)
+
+
+def test_a_stream_is_cut_when_its_process_stops_and_goes_on_at_the_other(pair: tuple[Server, Server]) -> None:
+    a, b = pair
+    b.args = ["--grace", "0"]
+    b.restart()
+    run = client(a.url).responses.create(input="[[pace:0.02]] [[tokens:400]]", background=True)
+    seen = b""
+    with httpx2.stream("GET", f"{b.url}/v1/responses/{run.id}?stream=true", timeout=60) as answer:
+        stopping = threading.Timer(1, b.stop)
+        stopping.start()
+        with contextlib.suppress(httpx2.RemoteProtocolError):
+            for data in answer.iter_bytes():
+                seen += data
+    stopping.join(20)
+    events = seen.split(b"\n\n")[:-1]
+    whole = b"".join(event + b"\n\n" for event in events) + replay(a, run.id, len(events) - 1)
+    assert b"[DONE]" not in seen
+    assert whole == replay(a, run.id)
+    assert b"event: response.completed" in whole
+    assert "Traceback" not in b.log

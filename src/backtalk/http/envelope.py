@@ -99,6 +99,12 @@ class Envelope:
             if allowed is None or status:
                 raise
             await render(error)(scope, receive, send_with_headers)
+        except asyncio.CancelledError:
+            if allowed is None or not _is_stopping():
+                raise
+            if not status:  # else the stream is cut: what another process goes on with is resumed there
+                words = "The server stopped before it could answer; try again in a moment."
+                await render(Overloaded(words))(scope, receive, send_with_headers)
         except Exception as error:
             if allowed is None or status:
                 status = status or 500
@@ -151,6 +157,12 @@ class Envelope:
             exchange = exchange_of(scope, status, started)
             for observe in self.observers:
                 observe(exchange)
+
+
+def _is_stopping() -> bool:
+    """Whether the server itself cancelled this request: it stops, and has waited as long as it may."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def headers_for(scope: Scope) -> list[tuple[bytes, bytes]]:
