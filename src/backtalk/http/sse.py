@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from typing import Any, TypeAlias
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from backtalk.core.errors import Overloaded
 from backtalk.http.direct import Direct, offered
 
+log = logging.getLogger("backtalk")
 HEARTBEAT_SECONDS = 15.0
 STOP_SECONDS = 5.0
 """How long a stopping server's stream may take to its end."""
@@ -51,8 +54,12 @@ class EventStream(Response):
             sending.cancel()
             if left and self.on_leave:
                 self.on_leave()
-        with contextlib.suppress(asyncio.CancelledError):
+        try:
             await sending
+        except asyncio.CancelledError:
+            pass
+        except Overloaded as error:  # the database is away, or closed already: the stream is cut, its client resumes it
+            log.warning("a stream was cut: %s", error)
 
     async def _send_all(self, send: Send, direct: Direct | None) -> None:
         heartbeat = _Heartbeat(send)

@@ -59,7 +59,11 @@ class Storage:
         self.engine.dispose()
 
     async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        try:
+            done = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except RuntimeError:  # its threads have ended
+            raise Overloaded("The server is stopping; try again in a moment.") from None
+        return await done
 
     def _transact(self, function: Callable[..., T], args: Any, kwargs: Any) -> T:
         for attempt in range(WRITE_TRIES):
