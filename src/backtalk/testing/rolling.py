@@ -246,6 +246,7 @@ class Rolling:
             for replica in self.replicas:
                 if replica.alive:
                     replica.kill()
+        self._check_log()
 
     @contextlib.asynccontextmanager
     async def _balancer(self) -> AsyncIterator[Balancer]:
@@ -305,6 +306,11 @@ class Rolling:
     async def _check(self, http: Balancer, records: Iterable[Record]) -> None:
         """Asks for everything, first again what was under way when the clients stopped."""
         await check(Line(http, self.ledger), list(records), self.tally, slow=True)
+
+    def _check_log(self) -> None:
+        log = self.replicas[0].log  # both write to it
+        if "Traceback" in log:
+            self.tally.add(Fault("wrong", f"a replica's log: {log[log.index('Traceback') :][:2000]}"))
 
 
 def _environment(plan: Plan) -> dict[str, str]:
