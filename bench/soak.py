@@ -69,14 +69,15 @@ class Outcome(NamedTuple):
         """The part by which memory grew, at the most, since the server was warm."""
         return max(sample.memory for sample in self.samples[WARM:]) / self.warm.memory - 1
 
-    def faults(self, growth: float = GROWTH) -> list[str]:
-        """What is not as it must be, in words."""
+    def faults(self, growth: float = GROWTH, pool: int = 0) -> list[str]:
+        """What is not as it must be, in words. `pool`: files that the database's connections may not have opened yet
+        when the server was warm."""
         found = [f"{times} × {words}" for words, times in self.wrong.most_common(10)]
         if self.growth > growth:
             found.append(f"memory grew by {self.growth:.1%}")
         for name in ("files", "tasks"):
             before, after = getattr(self.warm, name), getattr(self.samples[-1], name)
-            if after > before:
+            if after > before + (pool if name == "files" else 0):
                 found.append(f"{after} {name} are open, {before} were")
         return found
 
